@@ -1,0 +1,50 @@
+# The commands of this project. `make` alone lists them, from the comments behind the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format lock bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.examples ## run the example for some days of 2013, then serve the dashboard (EXIT=1: stop after the table)
+	@$(BIN)/python notebooks/demo.py $(if $(EXIT),--exit)
+
+test: .venv/.test lint types ## lint, types and the whole test suite, on SQLite, PostgreSQL and Redis
+	@$(BIN)/python -m pytest $(PYTEST)
+
+lint: .venv/.test ## check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: .venv/.test ## check the types of the package
+	@$(BIN)/mypy
+
+format: .venv/.test ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/.bench ## measure against peers and the floor, in one run
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.bench
+
+lock: .venv/.test ## pin the newest versions that fit together, for all supported Pythons
+	@$(PIP) uv
+	@$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+		--no-emit-index-url --quiet pyproject.toml --output-file constraints.txt
+
+clean: ## remove the virtual environment and what tools left behind
+	@rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "flowkit needs Python 3.11 or newer; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.examples .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt | .venv
+	@echo "installing flowkit with its $* into .venv (a minute or two the first time)"
+	@$(PIP) --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""flowkit: flows in notebooks."""

@@ -1,0 +1,81 @@
+"""Every error flowkit raises on purpose, one tree; each message is one line: the thing, the expectation, the remedy.
+
+    FlowkitError
+    ├── UsageError            what the caller gave cannot be used; nothing was changed
+    │   ├── GraphError        the flow does not fit together (raised before any node starts)
+    │   ├── ParameterError    an unknown parameter, or a value of the wrong type
+    │   ├── NotebookError     no such notebook, or a file that is not one
+    │   ├── ScheduleError     a bad cron expression, interval or zone
+    │   ├── NotFound          no such run or deployment
+    │   └── Conflict          the run or deployment is in a state that does not allow it
+    ├── Unavailable           a server, folder or file that should answer does not
+    ├── SetupError            a run that could not begin: its kernel, its parameters
+    └── NodeFailed            a node's own function raised; the author's exception is ``__cause__``
+
+``exit_code`` is what the command line returns for it: 2 for everything that is not the notebook's own failure.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowkit.flow.runner import Outcome
+
+
+class FlowkitError(Exception):
+    exit_code = 2
+
+
+class UsageError(FlowkitError):
+    pass
+
+
+class GraphError(UsageError):
+    pass
+
+
+class ParameterError(UsageError):
+    pass
+
+
+class NotebookError(UsageError):
+    pass
+
+
+class ScheduleError(UsageError):
+    pass
+
+
+class NotFound(UsageError):
+    pass
+
+
+class Conflict(UsageError):
+    pass
+
+
+class Unavailable(FlowkitError):
+    pass
+
+
+class SetupError(FlowkitError):
+    pass
+
+
+class NodeFailed(FlowkitError):
+    """One or more nodes failed. ``outcome`` still holds every result there is."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'orders'?`` for the nearest known name, or an empty string if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

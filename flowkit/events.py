@@ -1,0 +1,120 @@
+"""What happens in a run, as a sequence of events, and the fold that turns events into node runs.
+
+A kernel appends events to the log in its run folder, the worker adds those it sees itself (cells and output), the
+store keeps them in order. Whoever wants to know how a run stands folds them; there is no second truth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from flowkit.model import NodeRun, State
+
+Kind = Literal["flow", "node", "cell", "output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened.
+
+    flow    a flow began to run; ``flow`` is its name, ``data`` is ``{"nodes": {node: [nodes it reads]}}`` in order
+    node    a node (``name``; ``report[3]`` for an item) of ``flow`` entered ``state``
+    cell    code cell number ``name`` (counted from 1, code cells only) entered ``state``
+    output  ``name`` is ``stdout`` or ``stderr``, ``data`` the text
+    """
+
+    kind: Kind
+    at: float  #: seconds since 1970
+    name: str = ""
+    flow: str = ""
+    state: State | None = None
+    error: str | None = None
+    attempt: int = 1  #: of the node within one attempt of the run: 2 is its first retry
+    data: Any = None
+
+    def to_json(self) -> str:
+        """One line without a newline; fields at their default are left out."""
+        pairs: dict[str, Any] = {"kind": self.kind, "at": self.at}
+        if self.name:
+            pairs["name"] = self.name
+        if self.flow:
+            pairs["flow"] = self.flow
+        if self.state is not None:
+            pairs["state"] = self.state
+        if self.error is not None:
+            pairs["error"] = self.error
+        if self.attempt != 1:
+            pairs["attempt"] = self.attempt
+        if self.data is not None:
+            pairs["data"] = self.data
+        return json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str | Mapping[str, Any]) -> Event:
+        """The inverse of ``to_json``; unknown keys are ignored, so that an older reader survives a newer writer."""
+        pairs = json.loads(line) if isinstance(line, str) else line
+        known = {name: pairs[name] for name in cls.__slots__ if name in pairs}
+        if known.get("state") is not None:
+            known["state"] = State(known["state"])
+        return cls(**known)
+
+
+def fold(events: Iterable[Event], *, ended: bool = False) -> list[NodeRun]:
+    """How every node of one attempt stands: declared order, a mapped node's items right after it.
+
+    In a notebook that ran no flow its code cells take the place of nodes, named ``cell 1``, ``cell 2``, …
+
+    Args:
+        ended: the attempt is over. A node the log still shows as running was cut off with its kernel, one still
+            pending will never start.
+    """
+    nodes: dict[tuple[str, str], NodeRun] = {}
+    cells: dict[tuple[str, str], NodeRun] = {}
+    for event in events:
+        if event.kind == "flow":
+            for key in [key for key in nodes if key[0] == event.flow]:
+                del nodes[key]
+            nodes |= {(event.flow, name): NodeRun(name, event.flow) for name in event.data["nodes"]}
+        elif event.kind == "node":
+            _advance(nodes, (event.flow, event.name), event)
+        elif event.kind == "cell":
+            _advance(cells, ("", f"cell {event.name}"), event)
+    found = list((nodes or cells).values())
+    return _grouped([_cut_off(node) for node in found] if ended else found)
+
+
+def _advance(nodes: dict[tuple[str, str], NodeRun], key: tuple[str, str], event: Event) -> None:
+    before = nodes.get(key) or NodeRun(key[1], key[0])
+    assert event.state is not None
+    at = datetime.fromtimestamp(event.at, UTC)
+    started = before.started
+    if event.state is State.RUNNING and (started is None or event.attempt == 1):
+        started = at
+    nodes[key] = replace(
+        before, state=event.state, started=started, finished=at if event.state.final else None, error=event.error
+    )
+
+
+def _cut_off(node: NodeRun) -> NodeRun:
+    if node.state is State.RUNNING:
+        return replace(node, state=State.FAILED, error=node.error or "cut off: its kernel or worker stopped here")
+    if node.state is State.PENDING:
+        return replace(node, state=State.SKIPPED, error=node.error or "never started: the run ended before it")
+    return node
+
+
+def _grouped(nodes: list[NodeRun]) -> list[NodeRun]:
+    """Items (``report[3]``) after their node, in order of their index, however they arrived."""
+    place = {(node.flow, node.name): index for index, node in enumerate(nodes)}
+
+    def position(node: NodeRun) -> tuple[int, int]:
+        owner, bracket, index = node.name.rpartition("[")
+        if bracket and index[:-1].isdigit() and (node.flow, owner) in place:
+            return place[node.flow, owner], int(index[:-1]) + 1
+        return place[node.flow, node.name], 0
+
+    return sorted(nodes, key=position)
