@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format lock bench clean
+.PHONY: help demo test lint types format docs lock bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ format: .venv/.test ## rewrite the code in the project's format
 
 bench: .venv/.bench ## measure against peers and the floor, in one run
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.bench
+
+docs: .venv/.test ## write the generated part of the documents anew
+	@$(BIN)/python -m tests.test_docs
 
 lock: .venv/.test ## pin the newest versions that fit together, for all supported Pythons
 	@$(PIP) uv

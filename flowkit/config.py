@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 from flowkit.errors import UsageError
 
@@ -36,6 +37,11 @@ class Config:
     lease: float
     grace: float
     run_folder: Path | None
+
+    @property
+    def embedded(self) -> bool:
+        """The store is a file: client, worker and dashboard share this machine."""
+        return self.database_url.startswith("sqlite")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Config:
@@ -69,13 +75,8 @@ def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}{port}"))
+    """The URL as it may be shown; also one that is none, which an error is about to say."""
+    return re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)
 
 
 def _database_url(env: Mapping[str, str], home: Path) -> str:

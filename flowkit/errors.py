@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flowkit.flow.runner import Outcome
+    from flowkit.flow.outcome import Outcome
 
 
 class FlowkitError(Exception):

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from flowkit.model import NodeRun, State
 
+#: The event log in a run folder: one event a line, appended by the kernel, followed by the worker.
+LOG = "events.jsonl"
+
 Kind = Literal["flow", "node", "cell", "output"]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 #: Seconds since 1970 as a float: the cheap clock that events carry.
 epoch = time.time
@@ -65,6 +68,10 @@ class Cause(StrEnum):
 EXIT_CODES: Mapping[Cause, int] = {Cause.NOTEBOOK: 1, Cause.SETUP: 2, Cause.CRASHED: 3, Cause.TIMEOUT: 4}
 
 
+#: How many runs a deployment keeps if it does not say.
+KEEP_SUCCEEDED, KEEP_FAILED = 50, 20
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How one attempt of a run ended."""
@@ -102,17 +109,42 @@ class Deployment:
     """A snapshot of a notebook with its parameters and policy, under a name."""
 
     name: str
-    notebook: str  #: file name it was deployed from, for people
+    notebook: str  #: absolute path it was deployed from; its folder is the runs' working folder where it exists
     snapshot: str  #: digest of the notebook's content, see ``notebook.Notebook.digest``
     parameters: Mapping[str, Any] = field(default_factory=dict)  #: only those that differ from the notebook's own
     policy: Policy = field(default_factory=Policy)
     schedule: Schedule | None = None
-    keep_succeeded: int = 50  #: newest runs kept; older ones go with their artifacts
-    keep_failed: int = 20  #: failed and cancelled ones
+    keep_succeeded: int = KEEP_SUCCEEDED  #: newest runs kept; older ones go with their artifacts
+    keep_failed: int = KEEP_FAILED  #: failed and cancelled ones
     version: int = 0  #: counts from 1; grows when snapshot, parameters or policy change
     paused: bool = False  #: fires nothing; runs submitted by hand still run
     created: datetime | None = None  #: UTC; set by the store
     updated: datetime | None = None  #: UTC; when this version was deployed
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable keys that ``--json`` prints; a deployment's id is its name."""
+        schedule = self.schedule
+        return {
+            "id": self.name,
+            "deployment": self.name,
+            "version": self.version,
+            "notebook": self.notebook,
+            "snapshot": self.snapshot,
+            "parameters": dict(self.parameters),
+            "schedule": schedule
+            and {"cron": schedule.cron, "every": schedule.every, "zone": schedule.zone, "next": _iso(schedule.next)},
+            "queue": self.policy.queue,
+            "priority": self.policy.priority,
+            "retries": self.policy.retries,
+            "backoff": self.policy.backoff,
+            "timeout": self.policy.timeout,
+            "kernel": self.policy.kernel,
+            "keep_succeeded": self.keep_succeeded,
+            "keep_failed": self.keep_failed,
+            "paused": self.paused,
+            "created": _iso(self.created),
+            "updated": _iso(self.updated),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +155,7 @@ class Run:
     key: str  #: the same over all attempts; submitting a key again gives the same run
     deployment: str | None  #: None for a notebook run by hand
     version: int | None  #: of the deployment, when submitted
-    notebook: str  #: file name, for people
+    notebook: str  #: absolute path it was submitted from; never read again, the snapshot is what runs
     snapshot: str
     parameters: Mapping[str, Any]
     policy: Policy
@@ -142,10 +174,42 @@ class Run:
     finished: datetime | None = None  #: UTC; None until it has ended for good
     output: str | None = None  #: executed notebook of the newest attempt: a path here, or a URL
 
+    @classmethod
+    def of(
+        cls,
+        deployment: Deployment,
+        *,
+        now: datetime,
+        parameters: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        scheduled_for: datetime | None = None,
+    ) -> Run:
+        """A run of *deployment*, not yet stored. *parameters* are laid over the deployment's own.
+
+        A firing's key is the firing itself, so that it can become one run only.
+        """
+        run = new_id()
+        if scheduled_for is not None:
+            key = f"{deployment.name}@{_iso(scheduled_for)}"
+        return cls(
+            id=run,
+            key=key or run,
+            deployment=deployment.name if deployment.version else None,
+            version=deployment.version or None,
+            notebook=deployment.notebook,
+            snapshot=deployment.snapshot,
+            parameters={**deployment.parameters, **(parameters or {})},
+            policy=deployment.policy,
+            created=now,
+            scheduled_for=scheduled_for,
+            zone=deployment.schedule.zone if deployment.schedule else "UTC",
+            last_attempt=1 + deployment.policy.retries,
+        )
+
     @property
     def label(self) -> str:
         """What people call it: its deployment, or the notebook it was run from."""
-        return self.deployment or self.notebook
+        return self.deployment or Path(self.notebook).name
 
     def to_json(self, nodes: list[NodeRun] | None = None) -> dict[str, Any]:
         """The stable keys that ``--json`` prints. Times are ISO 8601 in UTC."""
@@ -190,6 +254,41 @@ class NodeRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentRun:
+    """What a kernel is told of the run it executes: the file ``run.json`` in its run folder."""
+
+    id: str
+    key: str  #: stays the same over all attempts, so outside effects can be made idempotent with it
+    attempt: int
+    deployment: str | None
+    notebook: str
+    scheduled_for: datetime | None = None  #: aware, in the schedule's zone
+    zone: str = "UTC"
+
+    @classmethod
+    def of(cls, run: Run) -> CurrentRun:
+        return cls(
+            id=run.id,
+            key=run.key,
+            attempt=run.attempt,
+            deployment=run.deployment,
+            notebook=run.notebook,
+            scheduled_for=run.scheduled_for and run.scheduled_for.astimezone(ZoneInfo(run.zone)),
+            zone=run.zone,
+        )
+
+    def to_json(self) -> str:
+        names = ("id", "key", "attempt", "deployment", "notebook", "zone")
+        return json.dumps({name: getattr(self, name) for name in names} | {"scheduled_for": _iso(self.scheduled_for)})
+
+    @classmethod
+    def from_json(cls, text: str) -> CurrentRun:
+        pairs = json.loads(text)
+        at = pairs.pop("scheduled_for")
+        return cls(scheduled_for=at and datetime.fromisoformat(at).astimezone(ZoneInfo(pairs["zone"])), **pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """A process that claims runs."""
 
@@ -200,6 +299,17 @@ class Worker:
     concurrency: int
     started: datetime
     seen: datetime  #: UTC; when it last said it lives. For people only: leases never read a wall clock
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "host": self.host,
+            "pid": self.pid,
+            "queues": list(self.queues),
+            "concurrency": self.concurrency,
+            "started": _iso(self.started),
+            "seen": _iso(self.seen),
+        }
 
 
 def _iso(at: datetime | None) -> str | None:

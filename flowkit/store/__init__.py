@@ -1,0 +1,24 @@
+"""The truth: what is deployed, what shall run, what ran; in SQLite or PostgreSQL.
+
+Every change is one short transaction, every change of a run's state one guarded update whose row count is the answer.
+So any number of processes may do the same thing at once, die anywhere, and try again. Nobody else imports SQLAlchemy;
+what comes out is the frozen data of ``flowkit.model``.
+"""
+
+from __future__ import annotations
+
+from flowkit.store.deployments import Deployments
+from flowkit.store.events import Events
+from flowkit.store.retention import Retention
+from flowkit.store.runs import MAX_CRASHES, Runs
+from flowkit.store.schedules import Schedules
+from flowkit.store.workers import Workers
+
+__all__ = ["MAX_CRASHES", "Store"]
+
+
+class Store(Deployments, Schedules, Runs, Events, Workers, Retention):
+    """All that can be said to the database, used from any number of threads. ``Store.open(url)``, then ``close``.
+
+    Each of its parts is one noun over the same ``Database``. All instants are aware UTC and come in as arguments.
+    """

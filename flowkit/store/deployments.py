@@ -1,0 +1,173 @@
+"""Deployments and their versions, and the snapshots of the notebooks they run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from flowkit.errors import NotFound, did_you_mean
+from flowkit.model import Deployment, Schedule
+from flowkit.store.database import Database
+from flowkit.store.runs import keep_snapshot, to_policy
+from flowkit.store.schema import deployments, snapshots, versions
+
+
+class Deployments(Database):
+    def deploy(self, deployment: Deployment, snapshot: str, *, now: datetime) -> tuple[Deployment, bool]:
+        """Make the deployment be as given; False if it already was.
+
+        A changed snapshot, parameters, policy or retention makes a new version; a moved notebook or a changed
+        schedule does not. An unchanged schedule keeps its place (``next``, ``anchor``) whatever is given, a paused
+        deployment stays paused.
+
+        Args:
+            snapshot: the notebook's text, whose digest is ``deployment.snapshot``.
+        """
+        name = deployment.name
+        with self.writing() as connection:
+            keep_snapshot(self, connection, deployment.snapshot, snapshot)
+            # A row without a version, which no reader sees, so that deploys of one name take turns at it.
+            empty = {"name": name, "version": 0, "paused": False, "created": now, "changed": now}
+            connection.execute(self.insert(deployments).values(empty).on_conflict_do_nothing())
+            connection.execute(sa.select(deployments.c.name).where(deployments.c.name == name).with_for_update())
+            before = find_deployment(connection, name)
+            after = _deployed(before, deployment, now)
+            if after == before:
+                return after, False
+            if before is None or after.version > before.version:
+                connection.execute(sa.insert(versions).values(_version_row(after)))
+            else:
+                current = versions.c.name == name, versions.c.version == after.version
+                connection.execute(sa.update(versions).where(*current).values(notebook=after.notebook))
+            row = {"version": after.version, "changed": now} | _schedule_row(after.schedule)
+            connection.execute(sa.update(deployments).where(deployments.c.name == name).values(row))
+            return after, True
+
+    def deployment(self, name: str) -> Deployment:
+        with self.reading() as connection:
+            found = find_deployment(connection, name)
+            if found is not None:
+                return found
+            known = connection.execute(sa.select(deployments.c.name)).scalars().all()
+        raise _no_deployment(name, known)
+
+    def deployments(self) -> list[Deployment]:
+        """All, by name."""
+        with self.reading() as connection:
+            rows = connection.execute(select_deployments().order_by(deployments.c.name))
+            return [to_deployment(row) for row in rows]
+
+    def versions(self, name: str) -> list[Deployment]:
+        """All it ever had, newest first, each with the schedule of today."""
+        query = select_deployments(current=False).where(deployments.c.name == name)
+        with self.reading() as connection:
+            found = [to_deployment(row) for row in connection.execute(query.order_by(versions.c.version.desc()))]
+        return found or [self.deployment(name)]  # which raises
+
+    def snapshot(self, digest: str) -> str:
+        """The notebook's text."""
+        with self.reading() as connection:
+            query = sa.select(snapshots.c.notebook).where(snapshots.c.digest == digest)
+            found: str | None = connection.execute(query).scalar()
+        if found is None:
+            raise NotFound(f"the store has no notebook {digest!r}; it goes with the last run or version that needs it")
+        return found
+
+    def pause(self, name: str, *, now: datetime) -> Deployment:
+        """It fires nothing until it is resumed. Runs that wait already, and those submitted by hand, still run."""
+        return self._pause(name, {"paused": True, "next": None, "changed": now}, when=False)
+
+    def resume(self, name: str, *, next: datetime | None, now: datetime) -> Deployment:
+        """It fires again, first at *next*: what was missed meanwhile is not made up for."""
+        return self._pause(name, {"paused": False, "next": next, "changed": now}, when=True)
+
+    def _pause(self, name: str, values: dict[str, Any], *, when: bool) -> Deployment:
+        """Change the deployment, unless it is so already: resuming what runs must not move its next firing."""
+        this = deployments.c.name == name, deployments.c.paused.is_(when)
+        with self.writing() as connection:
+            connection.execute(sa.update(deployments).where(*this).values(values))
+        return self.deployment(name)
+
+
+def select_deployments(*, current: bool = True) -> sa.Select[Any]:
+    """Rows for ``to_deployment``: each deployment in its current version, or in every version it had."""
+    same = versions.c.name == deployments.c.name
+    if current:
+        same = sa.and_(same, versions.c.version == deployments.c.version)
+    schedule = [deployments.c[name] for name in Schedule.__slots__]
+    return sa.select(
+        versions, *schedule, deployments.c.paused, deployments.c.created.label("first_deployed")
+    ).join_from(deployments, versions, same)
+
+
+def find_deployment(connection: sa.Connection, name: str) -> Deployment | None:
+    row = connection.execute(select_deployments().where(deployments.c.name == name)).first()
+    return None if row is None else to_deployment(row)
+
+
+def to_deployment(row: sa.Row[Any]) -> Deployment:
+    pairs = dict(row._mapping)
+    schedule = Schedule(**{name: pairs.pop(name) for name in Schedule.__slots__} | {"zone": row.zone or "UTC"})
+    return Deployment(
+        **pairs
+        | {
+            "policy": to_policy(pairs["policy"]),
+            "schedule": None if schedule.cron is None and schedule.every is None else schedule,
+            "created": pairs.pop("first_deployed"),
+            "updated": pairs["created"],
+        }
+    )
+
+
+def _deployed(before: Deployment | None, wanted: Deployment, now: datetime) -> Deployment:
+    """What the deployment becomes; equal to *before* if nothing changes."""
+    if before is None:
+        return replace(wanted, version=1, paused=False, created=now, updated=now)
+    after = replace(before, notebook=wanted.notebook, schedule=_rescheduled(before, wanted.schedule))
+    if _content(wanted) == _content(before):
+        return after
+    return replace(
+        wanted,
+        schedule=after.schedule,
+        paused=before.paused,
+        version=before.version + 1,
+        created=before.created,
+        updated=now,
+    )
+
+
+def _content(deployment: Deployment) -> str:
+    """What makes a version, as text: NaN equals itself there, and 1 is neither 1.0 nor True."""
+    parameters = dict(sorted(deployment.parameters.items()))
+    keep = deployment.keep_succeeded, deployment.keep_failed
+    return json.dumps([deployment.snapshot, parameters, asdict(deployment.policy), keep])
+
+
+def _rescheduled(before: Deployment, wanted: Schedule | None) -> Schedule | None:
+    old = before.schedule
+    if wanted is None:
+        return None
+    if old is not None and (old.cron, old.every, old.zone) == (wanted.cron, wanted.every, wanted.zone):
+        return old
+    return replace(wanted, next=None) if before.paused else wanted
+
+
+def _version_row(deployment: Deployment) -> dict[str, Any]:
+    names = ("name", "version", "notebook", "snapshot", "keep_succeeded", "keep_failed")
+    row = {name: getattr(deployment, name) for name in names}
+    parameters, policy = dict(deployment.parameters), asdict(deployment.policy)
+    return row | {"parameters": parameters, "policy": policy, "created": deployment.updated}
+
+
+def _schedule_row(schedule: Schedule | None) -> dict[str, Any]:
+    return dict.fromkeys(Schedule.__slots__) if schedule is None else asdict(schedule)
+
+
+def _no_deployment(name: str, known: Sequence[str]) -> NotFound:
+    hint = did_you_mean(name, known) or "; `flowkit deployments` lists them"
+    return NotFound(f"no deployment {name!r}{hint}")

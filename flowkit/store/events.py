@@ -1,0 +1,80 @@
+"""What happened in each attempt of each run, as its worker told it: appended, and read from any position on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+import sqlalchemy as sa
+
+from flowkit.events import Event
+from flowkit.model import State
+from flowkit.store.database import Database
+from flowkit.store.schema import events, runs
+
+
+class Events(Database):
+    def record(self, run: str, attempt: int, what: Sequence[Event], *, output: str | None = None) -> bool:
+        """Append events of the attempt, in order, and say where its executed notebook lies if *output* is given.
+
+        False: the run is no longer ours and nothing was stored. A cancelled run's worker may still say its last words.
+        """
+        states = (State.RUNNING, State.CANCELLED)
+        ours = runs.c.id == run, runs.c.attempt == attempt, runs.c.state.in_(states)
+        with self.writing() as connection:
+            # The row's lock keeps a second writer of the same attempt from taking the same number.
+            if connection.execute(sa.select(runs.c.id).where(*ours).with_for_update(key_share=True)).first() is None:
+                return False
+            if output is not None:
+                connection.execute(sa.update(runs).where(runs.c.id == run).values(output=output))
+            if what:
+                _append(connection, run, attempt, what)
+            return True
+
+    def events(
+        self, run: str, *, attempt: int | None = None, after: int = 0, output: bool | None = None
+    ) -> tuple[int, list[Event]]:
+        """What an attempt recorded after position *after*, in order, and the position to go on from.
+
+        Args:
+            attempt: None: the newest. Whoever follows a run names it: each attempt counts its own positions.
+            output: True for what it printed alone, which may be much; False for all else; None for both.
+        """
+        newest = sa.select(runs.c.attempt).where(runs.c.id == run).scalar_subquery()
+        query = (
+            sa.select(events.c.seq, events.c.chunk)
+            .where(events.c.run == run, events.c.attempt == (newest if attempt is None else attempt))
+            .where(events.c.seq > after)
+            .order_by(events.c.seq)
+        )
+        if output is not None:
+            query = query.where(events.c.output == output)
+        with self.reading() as connection:
+            rows = connection.execute(query).all()
+        position = rows[-1].seq if rows else after
+        return position, [Event.from_json(pairs) for row in rows for pairs in json.loads(row.chunk)]
+
+
+def _append(connection: sa.Connection, run: str, attempt: int, what: Sequence[Event]) -> None:
+    last = sa.select(sa.func.max(events.c.seq)).where(events.c.run == run, events.c.attempt == attempt)
+    seq = connection.execute(last).scalar() or 0
+    chunks = [(output, list(some)) for output, some in groupby(what, lambda event: event.kind == "output")]
+    rows = [
+        {"run": run, "attempt": attempt, "seq": seq + number, "output": output, "chunk": _written(some)}
+        for number, (output, some) in enumerate(chunks, 1)
+    ]
+    connection.execute(sa.insert(events), rows)
+
+
+def _written(what: Sequence[Event]) -> str:
+    return _LONE_SURROGATE.sub(_escaped, "[" + ",".join(event.to_json() for event in what) + "]")
+
+
+#: Half a character, as a kernel's output may hold: legal in JSON when escaped, in UTF-8 never.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"

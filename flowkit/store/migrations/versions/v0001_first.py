@@ -1,0 +1,113 @@
+"""The first tables.
+
+A migration is frozen: it names its own types, and never changes with ``schema``.
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+INSTANT = sa.DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    op.create_table(
+        "snapshots",
+        sa.Column("digest", NAME, primary_key=True),
+        sa.Column("notebook", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "deployments",
+        sa.Column("name", NAME, primary_key=True),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("paused", sa.Boolean, nullable=False),
+        sa.Column("created", INSTANT, nullable=False),
+        sa.Column("changed", INSTANT, nullable=False),
+        sa.Column("cron", sa.Text),
+        sa.Column("every", sa.Float(53)),
+        sa.Column("zone", sa.Text),
+        sa.Column("anchor", INSTANT),
+        sa.Column("next", INSTANT),
+    )
+    _index("deployments_due", "deployments", ["next"], where="next IS NOT NULL")
+    op.create_table(
+        "versions",
+        sa.Column("name", NAME, sa.ForeignKey("deployments.name", name="versions_name", ondelete="CASCADE")),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("notebook", sa.Text, nullable=False),
+        sa.Column("snapshot", NAME, sa.ForeignKey("snapshots.digest", name="versions_snapshot"), nullable=False),
+        sa.Column("parameters", sa.Text, nullable=False),
+        sa.Column("policy", sa.Text, nullable=False),
+        sa.Column("keep_succeeded", sa.Integer, nullable=False),
+        sa.Column("keep_failed", sa.Integer, nullable=False),
+        sa.Column("created", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("name", "version", name="versions_pkey"),
+    )
+    _index("versions_of_snapshot", "versions", ["snapshot"])
+    op.create_table(
+        "runs",
+        sa.Column("id", NAME, primary_key=True),
+        sa.Column("key", NAME, nullable=False),
+        sa.Column("deployment", NAME),
+        sa.Column("version", sa.Integer),
+        sa.Column("notebook", NAME, nullable=False),
+        sa.Column("snapshot", NAME, sa.ForeignKey("snapshots.digest", name="runs_snapshot"), nullable=False),
+        sa.Column("parameters", sa.Text, nullable=False),
+        sa.Column("policy", sa.Text, nullable=False),
+        sa.Column("queue", NAME, nullable=False),
+        sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("created", INSTANT, nullable=False),
+        sa.Column("scheduled_for", INSTANT),
+        sa.Column("zone", sa.Text, nullable=False),
+        sa.Column("state", NAME, nullable=False),
+        sa.Column("cause", sa.Text),
+        sa.Column("error", sa.Text),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("last_attempt", sa.Integer, nullable=False),
+        sa.Column("crashes", sa.Integer, nullable=False),
+        sa.Column("beat", sa.Integer, nullable=False),
+        sa.Column("worker", sa.Text),
+        sa.Column("available", INSTANT),
+        sa.Column("started", INSTANT),
+        sa.Column("finished", INSTANT),
+        sa.Column("output", sa.Text),
+        sa.UniqueConstraint("key", name="runs_key"),
+        sa.UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
+        sa.CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')", name="runs_state"),
+    )
+    _index("runs_newest", "runs", ["created", "id"])
+    _index("runs_of_state", "runs", ["state", "created", "id"])
+    _index("runs_of_deployment", "runs", ["deployment", "created", "id", "state"])
+    _index("runs_of_snapshot", "runs", ["snapshot"])
+    best_first: list[str | sa.TextClause] = ["queue", sa.text("priority DESC"), "created", "id"]
+    _index("runs_pending", "runs", best_first, where="state = 'pending'")
+    _index("runs_running", "runs", ["id"], where="state = 'running'")
+    op.create_table(
+        "events",
+        sa.Column("run", NAME, sa.ForeignKey("runs.id", name="events_run", ondelete="CASCADE"), nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("seq", sa.Integer, nullable=False),
+        sa.Column("output", sa.Boolean, nullable=False),
+        sa.Column("chunk", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("run", "attempt", "seq", name="events_pkey"),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("id", NAME, primary_key=True),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("queues", sa.Text, nullable=False),
+        sa.Column("concurrency", sa.Integer, nullable=False),
+        sa.Column("started", INSTANT, nullable=False),
+        sa.Column("seen", INSTANT, nullable=False),
+    )
+
+
+def _index(name: str, table: str, columns: Sequence[str | sa.TextClause], where: str | None = None) -> None:
+    condition = None if where is None else sa.text(where)
+    op.create_index(name, table, columns, postgresql_where=condition, sqlite_where=condition)

@@ -1,0 +1,355 @@
+"""Runs: submitted, claimed, kept alive, ended; and read.
+
+A worker's every write names the attempt it claimed, the fencing token: once the run is cancelled, rescued or handed
+back, the answer is False or None, and nothing has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from flowkit.errors import Conflict, NotFound, UsageError
+from flowkit.model import Cause, Ending, Policy, Run, State, sources
+from flowkit.store.database import Database
+from flowkit.store.schema import runs, snapshots
+
+#: A run that was lost with its worker so many times is the likely killer, and fails.
+MAX_CRASHES = 3
+
+#: Seconds before a run that was lost with its worker is tried again; doubles each time.
+CRASH_BACKOFF = 1.0
+
+#: The longest wait between two attempts, in seconds: doubling soon leaves the calendar.
+LONGEST_BACKOFF = 86_400.0
+
+#: Fewer characters of an id name no run.
+SHORTEST_PREFIX = 4
+
+
+Statement = TypeVar("Statement", sa.Update, sa.Select[Any])
+
+
+class Runs(Database):
+    # A run's life, in order.
+
+    def submit(self, run: Run, snapshot: str | None = None) -> tuple[Run, bool]:
+        """Store a new run, pending, with as many attempts as its policy allows. True if it is new.
+
+        A run whose key (or whose firing: deployment and ``scheduled_for``) is known already is not stored again; the
+        answer is the known one and False.
+
+        Args:
+            snapshot: the notebook's text. None: the store has it already, as a deployment's.
+        """
+        try:
+            with self.writing() as connection:
+                if snapshot is not None:
+                    keep_snapshot(self, connection, run.snapshot, snapshot)
+                new = insert_run(self, connection, run)
+                return _submitted(connection, run), new
+        except sa.exc.IntegrityError as error:
+            if "foreign key" not in str(error.orig).lower():
+                raise
+            hint = "submit the run with its text"
+            raise UsageError(f"the store does not have the notebook {run.snapshot!r}; {hint}") from error
+
+    def claim(self, queues: Sequence[str], worker: str, *, now: datetime) -> Run | None:
+        """Take the best runnable run of these queues: highest priority, then oldest. Nobody else gets it.
+
+        The run comes back running, with its attempt counted up. None: there is nothing to do now.
+        """
+        with self.writing() as connection:
+            for queue in _best_first(connection, queues, now):
+                best = (
+                    _queued(queue, now, runs.c.id)
+                    # Others that claim at this moment do not wait for us, nor we for them.
+                    .with_for_update(skip_locked=True)
+                    .scalar_subquery()
+                )
+                life = {"beat": 0, "worker": worker, "started": now, "available": None, "output": None}
+                claimed = _move(State.RUNNING).where(runs.c.id == best).values(attempt=runs.c.attempt + 1, **life)
+                row = connection.execute(claimed.returning(runs)).first()
+                if row is not None:
+                    return to_run(row)
+        return None
+
+    def beat(self, run: str, attempt: int) -> bool:
+        """Say that the attempt lives. False: the run is no longer ours, stop it."""
+        ours = _mine(sa.update(runs), run, attempt).values(beat=runs.c.beat + 1)
+        with self.writing() as connection:
+            return connection.execute(ours).rowcount == 1
+
+    def finish(self, run: str, attempt: int, ending: Ending, *, now: datetime) -> Run | None:
+        """End the attempt: succeeded, failed, or pending again if it may be retried. None: it is no longer ours.
+
+        A failed attempt is retried unless it was the last one or could not begin (cause ``setup``); the first retry
+        waits the policy's backoff, each further one twice as long.
+        """
+        if ending.state not in (State.SUCCEEDED, State.FAILED):
+            raise ValueError(f"an attempt ends succeeded or failed, not {ending.state}")
+        with self.writing() as connection:
+            found = _run(connection.execute(_mine(sa.select(runs), run, attempt).with_for_update()).first())
+            if found is None:
+                return None
+            values: dict[str, Any] = {"cause": ending.cause, "error": ending.error}
+            if ending.state is State.SUCCEEDED:
+                moved = _move(State.SUCCEEDED).values(cause=None, error=None, finished=now)
+            elif found.attempt < found.last_attempt and ending.cause is not Cause.SETUP:
+                moved = _move(State.PENDING).values(**values, available=now + _retry_wait(found))
+            else:
+                moved = _move(State.FAILED).values(**values, finished=now)
+            return _run(connection.execute(_mine(moved, run, attempt).returning(runs)).first())
+
+    def release(self, run: str, attempt: int, *, now: datetime) -> bool:
+        """Hand the run back, to be claimed at once: its worker stops. The attempt uses up none of its retries."""
+        back = _mine(_move(State.PENDING), run, attempt).values(available=now, last_attempt=runs.c.last_attempt + 1)
+        with self.writing() as connection:
+            return connection.execute(back).rowcount == 1
+
+    def beats(self) -> list[tuple[str, int, int]]:
+        """Every running run: its id, its attempt, and how often the attempt has said that it lives."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                sa.select(runs.c.id, runs.c.attempt, runs.c.beat).where(runs.c.state == State.RUNNING.value)
+            )
+            return [(row.id, row.attempt, row.beat) for row in rows]
+
+    def rescue(self, run: str, attempt: int, beat: int, *, now: datetime) -> Run | None:
+        """Take the run from a worker that has not said a word since *beat*. None: it did, or somebody was faster.
+
+        It is tried again a little later; that was not the notebook's fault and uses up no retry. But a run that is
+        lost ``MAX_CRASHES`` times fails: it may be what kills the workers.
+        """
+        with self.writing() as connection:
+            silent = _mine(sa.select(runs), run, attempt).where(runs.c.beat == beat).with_for_update()
+            found = _run(connection.execute(silent).first())
+            if found is None:
+                return None
+            crashes = found.crashes + 1
+            error = f"attempt {attempt} was lost with its worker {found.worker}"
+            values = {"crashes": crashes, "cause": Cause.CRASHED.value, "error": error}
+            if crashes >= MAX_CRASHES:
+                values["error"] = f"{error}; {crashes} attempts were lost so, and it is not tried again"
+                moved = _move(State.FAILED).values(**values, finished=now)
+            else:
+                wait = timedelta(seconds=CRASH_BACKOFF * 2**found.crashes)
+                moved = _move(State.PENDING).values(
+                    **values, available=now + wait, last_attempt=runs.c.last_attempt + 1
+                )
+            return _run(connection.execute(_mine(moved, run, attempt).returning(runs)).first())
+
+    def cancel(self, run: str, *, now: datetime) -> Run:
+        """Cancel a run that has not ended. Its worker, if any, notices at its next beat."""
+        return self._by_hand(run, _move(State.CANCELLED).values(finished=now, available=None), "cancelled")
+
+    def retry(self, run: str, *, now: datetime) -> Run:
+        """Run a failed or cancelled run again, at once, with all its retries; attempts go on counting."""
+        with self.reading() as connection:
+            found = _run(connection.execute(sa.select(runs).where(runs.c.id == run)).first())
+        if found is None:
+            raise _no_run(run)
+        again = _move(State.PENDING, but_from=State.RUNNING).values(
+            last_attempt=runs.c.attempt + 1 + found.policy.retries, crashes=0, finished=None, available=None
+        )
+        return self._by_hand(run, again, "retried")
+
+    def _by_hand(self, run: str, moved: sa.Update, verb: str) -> Run:
+        """Raises: NotFound; Conflict if the run's state does not allow it."""
+        with self.writing() as connection:
+            after = _run(connection.execute(moved.where(runs.c.id == run).returning(runs)).first())
+            if after is not None:
+                return after
+            found = _run(connection.execute(sa.select(runs).where(runs.c.id == run)).first())
+        if found is None:
+            raise _no_run(run)
+        allowed = "only a pending or running" if verb == "cancelled" else "only a failed or cancelled"
+        raise Conflict(f"run {run[:8]} is {found.state}; {allowed} run can be {verb}")
+
+    # Reading.
+
+    def run(self, id: str) -> Run:
+        """By its whole id, or by the beginning of one (at least four characters) that fits no other run."""
+        with self.reading() as connection:
+            found = _run(connection.execute(sa.select(runs).where(runs.c.id == id)).first())
+            if found is not None:
+                return found
+            if len(id) < SHORTEST_PREFIX:
+                raise NotFound(f"{id!r} names no run; give its id, or at least its first {SHORTEST_PREFIX} characters")
+            # Not LIKE: it has wildcards, and no use of the index under most locales.
+            prefixed = sa.select(runs).where(runs.c.id >= id.lower(), runs.c.id < id.lower() + "\U0010ffff")
+            some = connection.execute(prefixed.order_by(runs.c.id).limit(3)).all()
+        if not some:
+            raise _no_run(id)
+        if len(some) > 1:
+            names = ", ".join(row.id for row in some[:2])
+            raise NotFound(f"more than one run begins with {id!r} ({names}{', …' * (len(some) > 2)}); give more of it")
+        return to_run(some[0])
+
+    def runs(
+        self,
+        *,
+        limit: int = 50,
+        before: Run | None = None,
+        deployment: str | None = None,
+        states: Iterable[State] = (),
+    ) -> list[Run]:
+        """Newest first, by when they were submitted.
+
+        Args:
+            before: go on after this one, the last of the page before.
+            deployment: only its runs.
+            states: only runs in one of these; empty for all.
+        """
+        query = sa.select(runs).order_by(runs.c.created.desc(), runs.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(
+                sa.tuple_(runs.c.created, runs.c.id)
+                < sa.tuple_(sa.bindparam(None, before.created, runs.c.created.type), before.id)
+            )
+        if deployment is not None:
+            query = query.where(runs.c.deployment == deployment)
+        if wanted := [state.value for state in states]:
+            query = query.where(runs.c.state.in_(wanted))
+        with self.reading() as connection:
+            return [to_run(row) for row in connection.execute(query)]
+
+    def counts(self) -> dict[State, int]:
+        """How many runs there are in every state a run can have, zeros included."""
+        query = sa.select(runs.c.state, sa.func.count()).group_by(runs.c.state)
+        with self.reading() as connection:
+            found = {State(state): count for state, count in connection.execute(query)}
+        return {state: found.get(state, 0) for state in State if state is not State.SKIPPED}
+
+    def depth(self, now: datetime) -> dict[str, int]:
+        """How many runs wait in each queue that has any: runnable ones and those not available yet."""
+        pending = runs.c.state == State.PENDING.value
+        query = sa.select(runs.c.queue, sa.func.count()).where(pending).group_by(runs.c.queue).order_by(runs.c.queue)
+        with self.reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def ready(self, queues: Sequence[str], now: datetime) -> int:
+        """How many runs of these queues could be claimed now."""
+        query = sa.select(sa.func.count()).select_from(runs).where(_runnable(now), runs.c.queue.in_(queues))
+        with self.reading() as connection:
+            return connection.execute(query).scalar_one()
+
+
+def insert_run(database: Database, connection: sa.Connection, run: Run) -> bool:
+    """A new pending row; False if its key or its firing is there already."""
+    values = {name: getattr(run, name) for name in _SUBMITTED} | {
+        "policy": asdict(run.policy),
+        "parameters": dict(run.parameters),
+        "queue": run.policy.queue,
+        "priority": run.policy.priority,
+        "state": State.PENDING,
+        "attempt": 0,
+        "last_attempt": 1 + run.policy.retries,
+        "crashes": 0,
+        "beat": 0,
+    }
+    new = database.insert(runs).values(values).on_conflict_do_nothing()
+    return connection.execute(new.returning(runs.c.id)).first() is not None
+
+
+def keep_snapshot(database: Database, connection: sa.Connection, digest: str, notebook: str) -> None:
+    """Have the notebook's text in the store, and hold it there until this transaction has referred to it."""
+    new = database.insert(snapshots).values(digest=digest, notebook=notebook).on_conflict_do_nothing()
+    held = sa.select(snapshots.c.digest).where(snapshots.c.digest == digest).with_for_update(read=True, key_share=True)
+    while connection.execute(held).first() is None:  # again if it is forgotten between these two
+        connection.execute(new)
+
+
+def to_run(row: sa.Row[Any]) -> Run:
+    pairs = dict(row._mapping)
+    del pairs["queue"], pairs["priority"], pairs["beat"]
+    return Run(
+        **pairs
+        | {
+            "policy": to_policy(pairs["policy"]),
+            "state": State(pairs["state"]),
+            "cause": None if pairs["cause"] is None else Cause(pairs["cause"]),
+        }
+    )
+
+
+def to_policy(pairs: dict[str, Any]) -> Policy:
+    """Unknown keys are ignored: a newer flowkit may have written them."""
+    return Policy(**{name: pairs[name] for name in Policy.__slots__ if name in pairs})
+
+
+#: What a run brings along; the rest is its life, which begins here.
+_SUBMITTED = (
+    "id",
+    "key",
+    "deployment",
+    "version",
+    "notebook",
+    "snapshot",
+    "created",
+    "scheduled_for",
+    "zone",
+    "available",
+)
+
+
+def _submitted(connection: sa.Connection, run: Run) -> Run:
+    """The row of the run's key, or of its firing: the one just inserted, or the one that stood in its way."""
+    row = connection.execute(sa.select(runs).where(runs.c.key == run.key)).first()
+    if row is None and run.deployment is not None and run.scheduled_for is not None:
+        firing = runs.c.deployment == run.deployment, runs.c.scheduled_for == run.scheduled_for
+        row = connection.execute(sa.select(runs).where(*firing)).first()
+    if row is None:
+        raise Conflict(f"there is another run with the id {run.id!r}; give each run an id of its own")
+    return to_run(row)
+
+
+def _run(row: sa.Row[Any] | None) -> Run | None:
+    return None if row is None else to_run(row)
+
+
+def _move(target: State, *, but_from: State | None = None) -> sa.Update:
+    """An update to *target* of runs that may become it. Every change of a run's state is one of these."""
+    allowed = sorted(state.value for state in sources(target) if state is not but_from)
+    return sa.update(runs).where(runs.c.state.in_(allowed)).values(state=target.value)
+
+
+def _mine(statement: Statement, run: str, attempt: int) -> Statement:
+    """Only if the run is running, in this attempt: the fence."""
+    return statement.where(runs.c.id == run, runs.c.attempt == attempt, runs.c.state == State.RUNNING.value)
+
+
+def _best_first(connection: sa.Connection, queues: Sequence[str], now: datetime) -> Sequence[str]:
+    """The queues in the order of their best runnable runs.
+
+    One statement over several queues would sort all that waits in them: the index keeps each queue sorted, not all.
+    """
+    if len(queues) < 2:
+        return queues
+    columns = runs.c.queue, runs.c.priority, runs.c.created, runs.c.id
+    heads = [sa.select(_queued(queue, now, *columns).subquery()) for queue in dict.fromkeys(queues)]
+    found = connection.execute(sa.union_all(*heads)).all()
+    return [row.queue for row in sorted(found, key=lambda row: (-row.priority, row.created, row.id))]
+
+
+def _queued(queue: str, now: datetime, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """The best runnable run of a queue."""
+    order = runs.c.priority.desc(), runs.c.created, runs.c.id
+    return sa.select(*columns).where(_runnable(now), runs.c.queue == queue).order_by(*order).limit(1)
+
+
+def _runnable(now: datetime) -> sa.ColumnElement[bool]:
+    return sa.and_(runs.c.state == State.PENDING.value, sa.or_(runs.c.available.is_(None), runs.c.available <= now))
+
+
+def _retry_wait(run: Run) -> timedelta:
+    used = max(0, run.policy.retries - (run.last_attempt - run.attempt))
+    return timedelta(seconds=min(run.policy.backoff * 2.0 ** min(used, 64), LONGEST_BACKOFF))
+
+
+def _no_run(id: str) -> NotFound:
+    return NotFound(f"no run {id!r}; `flowkit runs` lists them")

@@ -1,0 +1,216 @@
+"""The tables as they are now.
+
+A change here comes with a migration in ``migrations/versions`` and its number in ``VERSION``; a test compares a
+migrated database with these tables. Old and new workers use one database for a while, so first add, later remove.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from flowkit.errors import UsageError
+
+#: The newest migration. ``Store.open`` brings a database to it.
+VERSION = "0001"
+
+#: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
+VERSION_TABLE = "flowkit_version"
+
+
+class String(TypeDecorator[str]):
+    """Any text. What PostgreSQL or UTF-8 cannot hold (NUL, half a surrogate pair) is stored as U+FFFD."""
+
+    impl: Any = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        value = str(value).replace("\0", "\ufffd")
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Name(String):
+    """A text that is sorted and cut into prefixes: by code point on every database, whatever its locale."""
+
+    impl = Text().with_variant(Text(collation="C"), "postgresql")
+    cache_ok = True
+
+
+class Number(TypeDecorator[int]):
+    """A whole number that every database can hold."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        if value is not None and not -(2**31) <= value < 2**31:
+            raise UsageError(f"{value} is out of range; flowkit stores whole numbers from -{2**31} to {2**31 - 1}")
+        return value
+
+
+class Json(TypeDecorator[Any]):
+    """Any JSON value, NaN included, in ASCII: PostgreSQL's own JSON refuses NaN, its text refuses NUL."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str:
+        return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime, to the microsecond, that comes back in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime {value.isoformat()}; flowkit stores aware UTC only")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("digest", Name, primary_key=True),
+    Column("notebook", Text, nullable=False),
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("version", Number, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("created", Instant, nullable=False),
+    Column("changed", Instant, nullable=False),  # when somebody last deployed, paused or resumed it
+    # The schedule: all null if it has none.
+    Column("cron", String),
+    Column("every", Float(53)),
+    Column("zone", String),
+    Column("anchor", Instant),
+    Column("next", Instant),
+    Index("deployments_due", "next", postgresql_where=text("next IS NOT NULL"), sqlite_where=text("next IS NOT NULL")),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("name", Name, ForeignKey("deployments.name", name="versions_name", ondelete="CASCADE"), nullable=False),
+    Column("version", Number, nullable=False),
+    Column("notebook", String, nullable=False),
+    Column("snapshot", Name, ForeignKey("snapshots.digest", name="versions_snapshot"), nullable=False),
+    Column("parameters", Json, nullable=False),
+    Column("policy", Json, nullable=False),
+    Column("keep_succeeded", Number, nullable=False),
+    Column("keep_failed", Number, nullable=False),
+    Column("created", Instant, nullable=False),
+    PrimaryKeyConstraint("name", "version", name="versions_pkey"),
+    Index("versions_of_snapshot", "snapshot"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Name, primary_key=True),
+    Column("key", Name, nullable=False),
+    Column("deployment", Name),
+    Column("version", Number),
+    Column("notebook", Name, nullable=False),
+    Column("snapshot", Name, ForeignKey("snapshots.digest", name="runs_snapshot"), nullable=False),
+    Column("parameters", Json, nullable=False),
+    Column("policy", Json, nullable=False),
+    Column("queue", Name, nullable=False),  # these two are the policy's, for the claim's index
+    Column("priority", Number, nullable=False),
+    Column("created", Instant, nullable=False),
+    Column("scheduled_for", Instant),
+    Column("zone", String, nullable=False),
+    Column("state", Name, nullable=False),
+    Column("cause", String),
+    Column("error", String),
+    Column("attempt", Number, nullable=False),
+    Column("last_attempt", Number, nullable=False),
+    Column("crashes", Number, nullable=False),
+    Column("beat", Number, nullable=False),
+    Column("worker", String),
+    Column("available", Instant),
+    Column("started", Instant),
+    Column("finished", Instant),
+    Column("output", String),
+    UniqueConstraint("key", name="runs_key"),
+    UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
+    CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')", name="runs_state"),
+    Index("runs_newest", "created", "id"),
+    Index("runs_of_state", "state", "created", "id"),
+    Index("runs_of_deployment", "deployment", "created", "id", "state"),  # the state: to count by it without the rows
+    Index("runs_of_snapshot", "snapshot"),
+    Index(
+        "runs_pending",
+        "queue",
+        text("priority DESC"),
+        "created",
+        "id",
+        postgresql_where=text("state = 'pending'"),
+        sqlite_where=text("state = 'pending'"),
+    ),
+    Index("runs_running", "id", postgresql_where=text("state = 'running'"), sqlite_where=text("state = 'running'")),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("run", Name, ForeignKey("runs.id", name="events_run", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Number, nullable=False),
+    Column("seq", Number, nullable=False),  # counts the attempt's chunks from 1
+    Column("output", Boolean, nullable=False),  # all of the chunk is what the notebook printed, or none of it is
+    Column("chunk", Text, nullable=False),  # a JSON list of events
+    PrimaryKeyConstraint("run", "attempt", "seq", name="events_pkey"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Name, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("pid", Number, nullable=False),
+    Column("queues", Json, nullable=False),
+    Column("concurrency", Number, nullable=False),
+    Column("started", Instant, nullable=False),
+    Column("seen", Instant, nullable=False),
+)

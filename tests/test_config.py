@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowkit.config import Config, kernel_environment, without_password
+from flowkit.errors import UsageError
+
+
+def test_without_settings_everything_is_in_one_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    config = Config.from_env({})
+
+    assert config.home == Path("/home/ada/.flowkit")
+    assert config.database_url == "sqlite:////home/ada/.flowkit/flowkit.db"
+    assert config.artifacts_url == "/home/ada/.flowkit/artifacts"
+    assert config.redis_url is None
+
+
+def test_a_relative_home_is_the_same_folder_from_wherever_it_is_used_later(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert Config.from_env({"FLOWKIT_HOME": "here"}).home == tmp_path / "here"
+
+
+@pytest.mark.parametrize("given", ["postgres://u@h/d", "postgresql://u@h/d", "postgresql+psycopg://u@h/d"])
+def test_any_spelling_of_a_postgresql_url_uses_the_driver_flowkit_has(given: str) -> None:
+    assert Config.from_env({"FLOWKIT_DATABASE_URL": given}).database_url == "postgresql+psycopg://u@h/d"
+
+
+def test_the_redis_url_is_put_together_from_its_parts() -> None:
+    env = {"REDIS_HOST": "cache", "REDIS_PORT": "6380", "REDIS_PASSWORD": "p@ss/word", "REDIS_DB": "2"}
+
+    assert Config.from_env(env).redis_url == "redis://:p%40ss%2Fword@cache:6380/2"
+    assert Config.from_env({"REDIS_HOST": "cache"}).redis_url == "redis://cache:6379/0"
+    assert Config.from_env(env | {"FLOWKIT_REDIS_URL": "rediss://other"}).redis_url == "rediss://other"
+    assert Config.from_env({"REDIS_PORT": "6380"}).redis_url is None
+
+
+def test_a_redis_url_of_another_scheme_is_refused_without_showing_its_password() -> None:
+    with pytest.raises(UsageError) as caught:
+        Config.from_env({"FLOWKIT_REDIS_URL": "http://:secret@cache"})
+
+    assert str(caught.value) == (
+        "FLOWKIT_REDIS_URL is 'http://:***@cache'; it must begin with redis://, rediss:// or unix://"
+    )
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
+def test_a_setting_in_seconds_must_be_a_number_above_zero(text: str) -> None:
+    with pytest.raises(UsageError, match=f"FLOWKIT_LEASE is '{text}'; it must be a number of seconds above 0"):
+        Config.from_env({"FLOWKIT_LEASE": text})
+
+
+def test_a_kernel_is_given_no_credentials(tmp_path: Path) -> None:
+    env = {"PATH": "/bin", "FLOWKIT_DATABASE_URL": "x", "FLOWKIT_REDIS_URL": "y", "REDIS_PASSWORD": "z"}
+
+    assert kernel_environment(tmp_path, env) == {"PATH": "/bin", "FLOWKIT_RUN_FOLDER": str(tmp_path)}
+
+
+def test_a_password_is_never_shown() -> None:
+    assert without_password("postgresql+psycopg://ada:s3@db:5432/x") == "postgresql+psycopg://ada:***@db:5432/x"
+    assert without_password("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
