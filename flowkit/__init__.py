@@ -1,1 +1,64 @@
-"""flowkit: flows in notebooks."""
+"""flowkit: write a flow in a Jupyter notebook, see it as a graph, deploy the notebook, run it on schedule.
+
+Names are loaded when first used: an author's kernel never pays for what only a worker or a server needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowkit.client import deploy, submit
+    from flowkit.errors import FlowkitError, GraphError, NodeFailed
+    from flowkit.flow.current import current_run
+    from flowkit.flow.flow import Flow
+    from flowkit.flow.node import value
+    from flowkit.flow.outcome import Outcome
+    from flowkit.flow.ports import convert
+
+    __version__: str
+
+_HOMES = {
+    "Flow": "flowkit.flow.flow",
+    "FlowkitError": "flowkit.errors",
+    "GraphError": "flowkit.errors",
+    "NodeFailed": "flowkit.errors",
+    "Outcome": "flowkit.flow.outcome",
+    "convert": "flowkit.flow.ports",
+    "current_run": "flowkit.flow.current",
+    "deploy": "flowkit.client",
+    "submit": "flowkit.client",
+    "value": "flowkit.flow.node",
+}
+
+__all__ = [
+    "Flow",
+    "FlowkitError",
+    "GraphError",
+    "NodeFailed",
+    "Outcome",
+    "__version__",
+    "convert",
+    "current_run",
+    "deploy",
+    "submit",
+    "value",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: Any = version("flowkit")
+    elif name in _HOMES:
+        found = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'flowkit' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

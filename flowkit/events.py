@@ -54,7 +54,7 @@ class Event:
             pairs["attempt"] = self.attempt
         if self.data is not None:
             pairs["data"] = self.data
-        return json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
+        return _encode(pairs)
 
     @classmethod
     def from_json(cls, line: str | Mapping[str, Any]) -> Event:
@@ -64,6 +64,10 @@ class Event:
         if known.get("state") is not None:
             known["state"] = State(known["state"])
         return cls(**known)
+
+
+# Made once: json.dumps with options makes an encoder for every call, which costs more than the encoding.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def fold(events: Iterable[Event], *, ended: bool = False) -> list[NodeRun]:

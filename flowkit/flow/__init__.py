@@ -1,0 +1,1 @@
+"""The room of the kernel: what authors touch. Standard library only."""

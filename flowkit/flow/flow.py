@@ -1,0 +1,239 @@
+"""A flow: a named set of functions that feed each other by the names of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from flowkit.errors import GraphError, NodeFailed, UsageError, did_you_mean
+from flowkit.flow import draw, node, ports, runner
+from flowkit.flow.graph import Graph
+from flowkit.flow.log import log_of_current_run
+from flowkit.flow.node import Node
+from flowkit.flow.outcome import Outcome
+from flowkit.flow.ports import Fit
+from flowkit.flow.progress import Progress
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Flow:
+    """Functions become nodes by ``@flow.node``; a parameter that bears a node's name is an edge.
+
+    As the last line of a cell it is drawn, with the states of its last run.
+    """
+
+    def __init__(self, name: str) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise GraphError(f"a flow's name is some text, not {name!r}; write fk.Flow('flight delays')")
+        self.name = name
+        #: Of the newest run; it fills while the flow runs, and stays when the run fails. None before the first.
+        self.outcome: Outcome | None = None
+        self._nodes: dict[str, Node] = {}
+        self._graph: tuple[int, Graph] | None = None
+
+    @overload
+    def node(self, function: Function, /) -> Function: ...
+
+    @overload
+    def node(
+        self,
+        /,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: str | Sequence[str] = (),
+        map: str | Sequence[str] = (),
+        retries: int = 0,
+        delay: float = 1.0,
+        timeout: float | None = None,
+    ) -> Callable[[Function], Function]: ...
+
+    def node(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: str | Sequence[str] = (),
+        map: str | Sequence[str] = (),
+        retries: int = 0,
+        delay: float = 1.0,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a function a node under its own name, and return it unchanged. A second time replaces the node.
+
+        A parameter is fed by the node or output that bears its name; if there is none it is a parameter of the flow,
+        with the default it has here.
+
+        Args:
+            inputs: parameter -> what feeds it instead: a string is the name of a node, an output or a parameter of the
+                flow; anything else is a constant (text: ``fk.value("…")``).
+            outputs: names for the parts of what it returns, a tuple of that length or a dict with those keys.
+            map: the parameter, or parameters in step, that are given a list and take an item of it. Each item is a
+                call of its own, in parallel; the results are gathered in order. All items run, also when one fails.
+            retries: attempts after the first, of the node or of each item.
+            delay: seconds before the first retry; doubles each time.
+            timeout: seconds for one attempt. Its thread cannot be stopped: it is left behind, and may still do
+                something after the node has failed.
+        """
+
+        def add(function: Function) -> Function:
+            self._add(
+                node.make(
+                    function,
+                    None,
+                    inputs=self._checked(inputs or {}),
+                    by_name=True,
+                    outputs=outputs,
+                    map=map,
+                    retries=retries,
+                    delay=delay,
+                    timeout=timeout,
+                )
+            )
+            return function
+
+        return add if function is None else add(function)
+
+    def add(
+        self,
+        function: Callable[..., Any],
+        /,
+        name: str | None = None,
+        *,
+        outputs: str | Sequence[str] = (),
+        map: str | Sequence[str] = (),
+        retries: int = 0,
+        delay: float = 1.0,
+        timeout: float | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        **more_inputs: Any,
+    ) -> str:
+        """Make a library function a node, as often as you like under different names. Returns the node's name.
+
+        ``flow.add(read_csv, "planes", path=fk.value("planes.csv"), limit=10)``: as in ``node(inputs=…)``, a string is
+        a name and anything else a constant. Parameters that are not bound keep the function's own default; those
+        without one are fed by name. *inputs* is for parameters called like one of the options here.
+        """
+        bound = {**(inputs or {}), **more_inputs}
+        made = node.make(
+            function,
+            name,
+            inputs=self._checked(bound),
+            by_name=False,
+            outputs=outputs,
+            map=map,
+            retries=retries,
+            delay=delay,
+            timeout=timeout,
+        )
+        self._add(made)
+        return made.name
+
+    def remove(self, name: str) -> None:
+        """Forget a node, for instance one whose function was renamed."""
+        if name not in self._nodes:
+            raise GraphError(f"no node is called {name!r}{did_you_mean(name, self._nodes)}")
+        del self._nodes[name]
+        self._graph = None
+
+    @property
+    def graph(self) -> Graph:
+        """The nodes wired together as they stand now, with what is wrong in ``graph.problems``."""
+        if self._graph is None or self._graph[0] != ports.registered:
+            self._graph = ports.registered, Graph(dict(self._nodes))
+        return self._graph[1]
+
+    def check(self, /, **parameters: Any) -> None:
+        """Raise what ``run`` would raise with these parameters before it starts the first node."""
+        self.graph.check(parameters)
+
+    def compatible(self, source: Any, target: Any) -> Fit:
+        """Whether what *source* gives fits *target*: true or false, and ``str()`` of it says why.
+
+        Args:
+            source: a type, or the name of a node or output.
+            target: a type, or a port: ``"late.flights"`` is the parameter ``flights`` of the node ``late``.
+        """
+        given, wanted = source, target
+        if isinstance(source, str):
+            given = self.graph.node(source).produced()[source]
+        if isinstance(target, str):
+            name, _, parameter = target.partition(".")
+            owner = self.graph.node(name)
+            taken = {port.name: port for port in owner.ports}
+            if parameter not in taken:
+                takes = ", ".join(f"{name}.{port}" for port in taken) or "it has none"
+                raise GraphError(f"no port is called {target!r}; name one of {takes}{did_you_mean(parameter, taken)}")
+            wanted = owner.accepted(taken[parameter])
+            if parameter in owner.map:
+                given = ports.element(given)
+        return ports.fit(given, wanted)
+
+    def run(self, /, *, executor: Executor | None = None, threads: int | None = None, **parameters: Any) -> Outcome:
+        """Run all nodes, those that do not wait for each other in parallel, and give their results by name.
+
+        If a node fails, all that does not depend on it still runs; then ``NodeFailed`` is raised, and what there is
+        stays in ``flow.outcome``. On Ctrl-C no other node starts, and those that run are left behind.
+
+        Args:
+            executor: runs the nodes instead of threads of this process, for instance a ``ProcessPoolExecutor``, for
+                which functions, inputs and results must be picklable. It is not shut down.
+            threads: how many nodes at a time; 1 runs them in the calling thread. Default: processors + 4, at most 32.
+        """
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise UsageError(f"run() was given threads={threads!r}; it must be a whole number, 1 or more")
+        values = self.graph.check(parameters)
+        outcome = self._run(values, executor, threads or runner.threads_by_default())
+        failure = outcome.failure()
+        if failure:
+            message, error = failure
+            raise NodeFailed(message, outcome) from error
+        return outcome
+
+    def _run(self, values: dict[str, Any], executor: Executor | None, threads: int) -> Outcome:
+        log = log_of_current_run()
+        outcome = self.outcome = Outcome(self.name, self.graph)
+        progress = Progress(outcome, values, log)
+        try:
+            if executor is not None:
+                runner.run_on(progress, executor)
+            elif threads == 1:
+                runner.run_here(progress)
+            else:
+                runner.run_in_threads(progress, threads, f"flow {self.name}")
+        except BaseException:
+            progress.stop()
+            raise
+        finally:
+            outcome.finish()
+            if log:
+                log.close()
+        return outcome
+
+    def svg(self) -> str:
+        """The picture: every node with its ports and, after a run, its state."""
+        return draw.picture(self.name, self.graph, self.outcome)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"image/svg+xml": self.svg(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        count = len(self._nodes)
+        return f"Flow({self.name!r}): {count} node{'' if count == 1 else 's'}"
+
+    def _add(self, made: Node) -> None:
+        self._nodes[made.name] = made
+        self._graph = None
+
+    def _checked(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        for parameter, given in inputs.items():
+            for name, known in self._nodes.items() if callable(given) else ():
+                if known.function is given:
+                    raise GraphError(
+                        f"{parameter}= is the function of node {name!r}; give its name: {parameter}={name!r}"
+                    )
+        return inputs

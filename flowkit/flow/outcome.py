@@ -1,0 +1,188 @@
+"""What became of each node when a flow ran: results by name, states, times, errors."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flowkit.errors import FlowkitError, did_you_mean
+from flowkit.events import Event, fold
+from flowkit.flow.graph import Graph
+from flowkit.model import NodeRun, State, epoch
+
+#: (at, name, state, error, attempt): an event of a node, before anybody asks for it as an ``Event``.
+Record = tuple[float, str, State, str | None, int]
+
+_SHOWN = 30  # rows of the table, before it is cut
+
+
+class NoResult(FlowkitError, KeyError):
+    """A node or output has no result, and why."""
+
+    __str__ = Exception.__str__  # KeyError would quote the message
+
+
+class Outcome(Mapping[str, Any]):
+    """Results by the name of a node or of an output; only those there are. Filled while the flow runs.
+
+    A node that failed or was skipped is not in it: asking for it says why.
+    """
+
+    def __init__(self, flow: str, graph: Graph) -> None:
+        self.flow = flow
+        self.graph = graph
+        self.started = epoch()  #: seconds since 1970
+        self.finished: float | None = None  #: None while it runs
+        self.results: dict[str, Any] = {}
+        self.errors: dict[str, BaseException] = {}  #: the author's own, by node, or by item: ``report[3]``
+        self.reasons: dict[str, str] = {}  #: the same on one line
+        self.states: dict[str, State] = {wired.node.name: State.PENDING for wired in graph.nodes}
+        self.causes: dict[str, str] = {}  #: skipped node -> the node whose failure is the cause
+        self.records: list[Record] = []  #: what happened to nodes, appended as it happens
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self.results[name]
+        except KeyError:
+            raise NoResult(self._why_not(name)) from self._error_behind(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    # By identity: results may be data frames, whose equality is no yes or no.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds it took, or has taken so far."""
+        return (self.finished or epoch()) - self.started
+
+    @property
+    def ok(self) -> bool:
+        return all(state is State.SUCCEEDED for state in self.states.values())
+
+    @property
+    def events(self) -> list[Event]:
+        """All that happened, the flow's own event first."""
+        declared = Event("flow", self.started, flow=self.flow, data={"nodes": self.graph.reads})
+        return [declared, *(self.event(record) for record in list(self.records))]
+
+    @property
+    def nodes(self) -> list[NodeRun]:
+        """How every node stands, in the order of their definition, items after their node."""
+        return fold(self.events)
+
+    def finish(self) -> None:
+        self.finished = epoch()
+
+    def event(self, record: Record) -> Event:
+        at, name, state, error, attempt = record
+        return Event("node", at, name, self.flow, state, error, attempt)
+
+    def failure(self) -> tuple[str, BaseException] | None:
+        """What failed, on one line, and the author's exception behind it; None if nothing did."""
+        failed = [name for name, state in self.states.items() if state is State.FAILED]
+        if not failed:
+            return None
+        skipped = [name for name, state in self.states.items() if state is State.SKIPPED]
+        others = f"; so did {_names(failed[1:])}" if len(failed) > 1 else ""
+        after = f" ({len(skipped)} skipped after {'them' if others else 'it'}: {_names(skipped)})" if skipped else ""
+        return f"node {failed[0]!r} failed: {self.reasons[failed[0]]}{others}{after}", self.errors[failed[0]]
+
+    def _why_not(self, name: str) -> str:
+        if name not in self.graph.names():
+            return f"no node or output is called {name!r}{did_you_mean(name, self.graph.names())}"
+        node = self.graph.node(name).name
+        what = f"node {name!r}" if name == node else f"output {name!r} of node {node!r}"
+        state = self.states[node]
+        cause = self.causes.get(node, node)
+        if state is State.SKIPPED and node in self.causes:
+            return f"{what} was skipped, because node {cause!r} failed: {self.reasons[cause]}"
+        if node in self.errors:
+            return f"{what} failed: {self.reasons[node]}"
+        return f"{what} has no result: it is {state.value}"
+
+    def _error_behind(self, name: str) -> BaseException | None:
+        node = self.graph.node(name).name if name in self.graph.names() else name
+        return self.errors.get(self.causes.get(node, node))
+
+    def __repr__(self) -> str:
+        lines = [self._headline()]
+        rows = _rows(self.nodes)
+        width = max((len(name) for name, *_ in rows), default=0)
+        lines += [f"  {name:<{width}}  {state:<9}  {took:>8}  {error}".rstrip() for name, state, took, error in rows]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
+            f"<td style='text-align:left;white-space:nowrap'>{_dot(state)} {state}</td><td>{took}</td>"
+            f"<td style='text-align:left'>{html.escape(error)}</td></tr>"
+            for name, state, took, error in _rows(self.nodes)
+        )
+        return (
+            f"<div><p>{html.escape(self._headline())}</p><table><thead><tr><th style='text-align:left'>node</th>"
+            f"<th style='text-align:left'>state</th><th>took</th><th style='text-align:left'>error</th></tr></thead>"
+            f"<tbody>{cells}</tbody></table></div>"
+        )
+
+    def _headline(self) -> str:
+        counts = {state: list(self.states.values()).count(state) for state in State}
+        told = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
+        return f"{self.flow}: {told or 'no nodes'} in {seconds(self.elapsed)}"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 8 else [*names[:7], f"and {len(names) - 7} more"])
+
+
+def explain(error: BaseException) -> str:
+    """``ValueError: bad day``, on one line."""
+    try:
+        text = str(error).strip()
+    except Exception:  # the author's own exception may not even print
+        text = ""
+    first, *more = text.splitlines() or [""]
+    first = first[:500] + "…" if more or len(first) > 500 else first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def seconds(span: float) -> str:
+    """A duration for people: ``3 ms``, ``1.25 s``, ``2 min 5 s``."""
+    if span < 0.0005:
+        return "<1 ms"
+    if span < 0.9995:
+        return f"{span * 1000:.0f} ms"
+    if span < 60:
+        return f"{span:.3g} s"
+    return f"{int(span // 60)} min {int(span % 60)} s"
+
+
+def _rows(nodes: list[NodeRun]) -> list[tuple[str, str, str, str]]:
+    """The table, cut in the middle of nowhere interesting: failures are always shown."""
+    kept = nodes
+    if len(nodes) > _SHOWN:
+        telling = [node for node in nodes if node.state is State.FAILED][:_SHOWN]
+        rest = [node for node in nodes if node.state is not State.FAILED][: _SHOWN - len(telling)]
+        chosen = {id(node) for node in [*telling, *rest]}
+        kept = [node for node in nodes if id(node) in chosen]
+    rows = [(node.name, node.state.value, _took(node), node.error or "") for node in kept]
+    if len(kept) < len(nodes):
+        rows.append((f"… {len(nodes) - len(kept)} more", "", "", ""))
+    return rows
+
+
+def _took(node: NodeRun) -> str:
+    if node.started is None or node.finished is None:
+        return ""
+    return seconds((node.finished - node.started).total_seconds())
+
+
+def _dot(state: str) -> str:
+    colours = {"succeeded": "#1a7f37", "failed": "#cf222e", "running": "#0969da"}
+    return f"<span style='color:{colours.get(state, '#8c959f')}'>●</span>" if state else ""

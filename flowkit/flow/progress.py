@@ -1,0 +1,245 @@
+"""How far a run has come: which step is next, what became of each, and what is skipped because of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowkit.events import Event
+from flowkit.flow.graph import Wired
+from flowkit.flow.log import Log
+from flowkit.flow.outcome import Outcome, explain
+from flowkit.model import State, epoch
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One call that is due: a node, or one item of a mapped node."""
+
+    wired: Wired
+    name: str
+    arguments: Mapping[str, Any] | None = None  #: of an item; a node's are looked up when it starts
+    index: int | None = None  #: of an item
+    attempt: int = 1
+
+
+@dataclass(slots=True)
+class Gathering:
+    """The results of a mapped node, as they come in."""
+
+    results: list[Any]
+    missing: int
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+class Progress:
+    """How far a run has come. Every change of state goes through here, under one lock, from whichever thread.
+
+    ``start`` gives the arguments to call a step with; ``succeed`` and ``fail`` take what came of it and give what has
+    become ready, the next for the same thread first.
+    """
+
+    def __init__(self, outcome: Outcome, values: dict[str, Any], log: Log | None) -> None:
+        graph = outcome.graph
+        self._outcome = outcome
+        self._remember = outcome.records.append
+        self._values = values  # of parameters, nodes and outputs, by name
+        self._states = outcome.states
+        self._waits = [len(wired.reads) for wired in graph.nodes]
+        self._unfinished = len(graph.nodes)
+        self._gathering: dict[str, Gathering] = {}
+        self._running: dict[str, int] = {}  # name of node or item -> attempt
+        self._lock = threading.Lock()
+        self._log = log
+        self.stopped = False
+        if log:
+            log.add(Event("flow", outcome.started, flow=outcome.flow, data={"nodes": graph.reads}))
+            log.flush()
+
+    def done(self) -> bool:
+        return self._unfinished == 0
+
+    def begin(self) -> list[Step]:
+        """What is ready before anything has run."""
+        return [Step(wired, wired.node.name) for wired in self._outcome.graph.order if not wired.reads]
+
+    def start(self, step: Step) -> Mapping[str, Any] | None:
+        """The arguments for this step, now running; None if nothing may start any more."""
+        with self._lock:
+            if self.stopped:
+                return None
+            if step.index is None:
+                self._states[step.name] = State.RUNNING
+            self._running[step.name] = step.attempt
+            self._record(step.name, State.RUNNING, None, step.attempt)
+        if self._log:
+            self._log.flush()
+        if step.arguments is not None:
+            return step.arguments
+        values = self._values
+        arguments = {parameter: values[source] for parameter, source in step.wired.inputs}
+        return {**step.wired.fixed, **arguments} if step.wired.fixed else arguments
+
+    def spread(self, step: Step, arguments: Mapping[str, Any]) -> list[Step]:
+        """The items of a mapped node, or what is ready after it if it has none."""
+        node = step.wired.node
+        try:
+            columns = [_listed(node.name, port, arguments[port]) for port in node.map]
+            rows = list(zip(*columns, strict=True))
+        except Exception as error:  # an author's iterable is the author's code
+            return self.fail(step, error)
+        self._gathering[node.name] = Gathering([None] * len(rows), len(rows))
+        if not rows:
+            return self._gathered(step.wired)
+        return [
+            Step(step.wired, node.item(index), {**arguments, **dict(zip(node.map, row, strict=True))}, index)
+            for index, row in enumerate(rows)
+        ]
+
+    def succeed(self, step: Step, value: Any) -> list[Step]:
+        if step.wired.node.outputs:
+            try:
+                parts = step.wired.node.split(value)
+            except (TypeError, ValueError) as error:
+                return self.fail(step, error)
+        else:
+            parts = ()
+        with self._lock:
+            if self.stopped:
+                return []
+            self._ended(step, State.SUCCEEDED)
+            if step.index is None:
+                return self._settle(step.wired, value, parts)
+            gathering = self._gathering[step.wired.node.name]
+            gathering.results[step.index] = value
+            gathering.missing -= 1
+            last = not gathering.missing
+        return self._gathered(step.wired) if last else []
+
+    def fail(self, step: Step, error: BaseException, *, reason: str | None = None) -> list[Step]:
+        """Always an empty list: nothing becomes ready by a failure.
+
+        Args:
+            reason: what to say instead of the error itself, on one line.
+        """
+        reason = reason or explain(error)
+        with self._lock:
+            if self.stopped:
+                return []
+            self._ended(step, State.FAILED, reason)
+            self._outcome.errors[step.name] = error
+            self._outcome.reasons[step.name] = reason
+            if step.index is None:
+                self._give_up(step.wired)
+                return []
+            gathering = self._gathering[step.wired.node.name]
+            gathering.failed[step.index] = reason
+            gathering.missing -= 1
+            last = not gathering.missing
+        return self._gathered(step.wired) if last else []
+
+    def retry(self, step: Step, error: BaseException) -> float | None:
+        """Seconds until its next attempt, with its failure recorded; None if it had its last, and is still to fail."""
+        node = step.wired.node
+        if step.attempt > node.retries or (node.map and step.index is None):
+            return None
+        with self._lock:
+            if self.stopped:
+                return None
+            self._ended(step, State.FAILED, explain(error))
+        self.flush()
+        pause = node.delay * 2.0 ** (step.attempt - 1)
+        step.attempt += 1
+        return pause
+
+    def stop(self) -> None:
+        """Nothing starts any more, and what still runs is not waited for."""
+        with self._lock:
+            self.stopped = True
+            for name, attempt in list(self._running.items()):
+                if name in self._states:
+                    self._states[name] = State.CANCELLED
+                self._record(name, State.CANCELLED, "interrupted", attempt)
+            for name, state in self._states.items():
+                if state is State.PENDING:
+                    self._states[name] = State.SKIPPED
+                    self._record(name, State.SKIPPED, "interrupted before it started", 1)
+        self.flush()
+
+    def flush(self) -> None:
+        if self._log:
+            self._log.flush()
+
+    def _record(self, name: str, state: State, error: str | None, attempt: int) -> None:
+        record = (epoch(), name, state, error, attempt)
+        self._remember(record)
+        if self._log:
+            self._log.add(self._outcome.event(record))
+
+    def _ended(self, step: Step, state: State, error: str | None = None) -> None:
+        self._running.pop(step.name, None)
+        if step.index is None:
+            self._states[step.name] = state
+        self._record(step.name, state, error, step.attempt)
+
+    def _settle(self, wired: Wired, value: Any, parts: tuple[Any, ...]) -> list[Step]:
+        node = wired.node
+        self._values[node.name] = self._outcome.results[node.name] = value
+        for name, part in zip(node.outputs, parts, strict=True):
+            self._values[name] = self._outcome.results[name] = part
+        self._unfinished -= 1
+        ready = []
+        waits = self._waits
+        for reader in wired.readers:
+            place = reader.place
+            waits[place] -= 1
+            if not waits[place] and self._states[reader.node.name] is State.PENDING:
+                ready.append(Step(reader, reader.node.name))
+        return ready
+
+    def _gathered(self, wired: Wired) -> list[Step]:
+        """A mapped node has all its items."""
+        node = wired.node
+        gathering = self._gathering.pop(node.name)
+        step = Step(wired, node.name)
+        if not gathering.failed:
+            try:
+                split = [node.split(value) for value in gathering.results] if node.outputs else []
+            except (TypeError, ValueError) as error:
+                return self.fail(step, error)
+            columns = tuple([row[place] for row in split] for place in range(len(node.outputs)))
+            with self._lock:
+                if self.stopped:
+                    return []
+                self._ended(step, State.SUCCEEDED)
+                return self._settle(wired, gathering.results, columns)
+        index = min(gathering.failed)
+        count = f"{len(gathering.failed)} of {len(gathering.results)} items failed"
+        reason = f"{node.item(index)} failed: {gathering.failed[index]}; {count}"
+        return self.fail(step, self._outcome.errors[node.item(index)], reason=reason)
+
+    def _give_up(self, wired: Wired) -> None:
+        """Skip all that would have read it, directly or not. What already waits for another failure stays as it is."""
+        cause = wired.node.name
+        self._unfinished -= 1
+        text = f"node {cause!r} failed"
+        doomed = deque(wired.readers)
+        while doomed:
+            one = doomed.popleft()
+            name = one.node.name
+            if self._states[name] is not State.PENDING:
+                continue
+            self._states[name] = State.SKIPPED
+            self._outcome.causes[name] = cause
+            self._unfinished -= 1
+            self._record(name, State.SKIPPED, text, 1)
+            doomed.extend(one.readers)
+
+
+def _listed(node: str, port: str, value: Any) -> list[Any]:
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{node!r} maps over {port!r}, which is a {type(value).__name__}; give it a list")
+    return list(value)
