@@ -1,0 +1,311 @@
+"""One notebook in one fresh kernel, from snapshot to ending: two callbacks that tell of it, one handle to stop it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowkit.config import kernel_environment
+from flowkit.errors import NotebookError, SetupError
+from flowkit.events import LOG, Event
+from flowkit.model import Cause, CurrentRun, Ending, State, epoch, now
+from flowkit.worker import kernels
+from flowkit.worker.executed import Cell, Executed
+from flowkit.worker.outputs import Outputs
+from flowkit.worker.process import SHUTDOWN, KernelProcess, Message
+from flowkit.worker.reporter import Reporter
+
+#: Seconds a kernel may take until it answers.
+STARTING = 60.0
+
+#: A cell that is to end is interrupted this often, a second apart; then its kernel is killed.
+INTERRUPTS = 4
+
+#: Seconds without any output after which a cell that was answered counts as ended, though its "idle" never came.
+QUIET = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be executed, and where."""
+
+    notebook: str  #: the snapshot: nbformat 4 as JSON
+    parameters: Mapping[str, Any]  #: already checked: what JSON can say, and NaN and the infinities
+    current: CurrentRun
+    kernel: str | None  #: None: what the notebook names, or the default
+    timeout: float | None  #: seconds for everything, from the call to the last cell's end
+    cwd: Path  #: of the kernel
+    folder: Path  #: the run folder: ``run.json`` is written there, the kernel's events are read from there
+
+
+class Stop:
+    """Asks a run to end as cancelled. From any thread, at any time; the first reason counts."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._lock = threading.Lock()
+        self._wake: Callable[[], None] | None = None
+
+    def set(self, reason: str) -> None:
+        """*reason*: one line, the run's error."""
+        with self._lock:
+            if self.reason is None:
+                self.reason = reason
+            if self._wake is not None:
+                self._wake()
+
+    def attach(self, wake: Callable[[], None] | None) -> None:
+        """Who is to be woken; None when it no longer can be."""
+        with self._lock:
+            self._wake = wake
+
+
+def run_notebook(
+    order: Order, *, on_events: Callable[[Sequence[Event]], None], on_save: Callable[[str], None], stop: Stop
+) -> Ending:
+    """Execute the notebook and say how that ended. Nothing of its kernel is left when this returns or raises.
+
+    Both callbacks come from a thread of their own, one at a time, the last ones from the caller's. If one raises, the
+    kernel is killed, nothing more is told, and the exception raised here.
+
+    Args:
+        on_events: gets the cells' events, their output, and what the kernel appended to its log; at once for a change
+            of a cell's state, about every 0.2 s for the rest.
+        on_save: gets the whole document as JSON, about every second while it changes and less often if it is large.
+            It says ``running`` until the last time.
+    """
+    try:
+        executed = Executed(order.notebook, order.current)
+    except NotebookError as error:
+        return Ending(State.FAILED, Cause.SETUP, str(error))
+    return _Execution(order, executed, stop, on_events, on_save).run()
+
+
+class _Ended(Exception):
+    """The run is over before its last cell."""
+
+    def __init__(self, ending: Ending) -> None:
+        self.ending = ending
+
+
+class _Execution:
+    def __init__(
+        self,
+        order: Order,
+        executed: Executed,
+        stop: Stop,
+        on_events: Callable[[Sequence[Event]], None],
+        on_save: Callable[[str], None],
+    ) -> None:
+        self._order, self._executed, self._stop = order, executed, stop
+        self._deadline = None if order.timeout is None else time.monotonic() + order.timeout
+        self._reporter = Reporter(on_events=on_events, on_save=on_save, render=self._render, log=order.folder / LOG)
+        self._kernel: KernelProcess
+        self._outputs: Outputs | None = None
+        self._cell: Cell | None = None  # that runs, or ran last
+        self._replies: dict[str, dict[str, Any]] = {}
+        self._idle: set[str] = set()
+        self._heard = 0.0  # monotonic; the last message
+
+    def run(self) -> Ending:
+        executed, reporter = self._executed, self._reporter
+        executed.begin(now())
+        with reporter:
+            try:
+                ending = self._execute()
+            except SetupError as error:
+                ending = Ending(State.FAILED, Cause.SETUP, str(error))
+            except _Ended as ended:
+                ending = ended.ending
+            executed.finish(ending, now(), cell=self._cell)
+            reporter.finish()
+        return ending
+
+    def _execute(self) -> Ending:
+        order, executed = self._order, self._executed
+        name = order.kernel or executed.kernel or kernels.DEFAULT
+        spec = kernels.find(name)
+        executed.set_kernel(name, display_name=spec.display_name, language=spec.language)
+        executed.inject(order.parameters, scheduled_for=order.current.scheduled_for)
+        (order.folder / "run.json").write_text(order.current.to_json())
+        environment = kernel_environment(order.folder.absolute())
+        self._kernel = KernelProcess(spec, cwd=order.cwd, env=environment, log=order.folder / "kernel.log")
+        with closing(self._kernel):
+            self._outputs = Outputs(executed, self._kernel.client, self._reporter.output)
+            self._stop.attach(self._kernel.wake)
+            self._reporter.alarm = self._kernel.wake
+            try:
+                return self._run_cells(name)
+            finally:
+                self._stop.attach(None)
+                self._reporter.alarm = lambda: None
+                self._kernel.kill()
+                self._drain()
+                self._outputs.finish()
+
+    def _run_cells(self, name: str) -> Ending:
+        cells = self._executed.cells()
+        self._reporter.event(*(Event("cell", epoch(), str(cell.number), state=State.PENDING) for cell in cells))
+        self._await_start(name)
+        for cell in cells:
+            self._run_cell(cell, last=cell is cells[-1])
+        self._kernel.request_shutdown()
+        if not self._kernel.exits_within(SHUTDOWN):
+            self._kernel.terminate()
+            self._kernel.exits_within(SHUTDOWN)
+        return Ending(State.SUCCEEDED)
+
+    def _await_start(self, name: str) -> None:
+        """Until the kernel has answered, and was heard on its output channel too, which may open later."""
+        limit = time.monotonic() + STARTING
+        asked = [self._kernel.ask_info()]
+        while not (self._replies and self._idle.intersection(asked)):
+            try:
+                self._step(0.05 if self._replies else 1.0)
+            except _Halt as halt:
+                raise _Ended(halt.ending("before its kernel was up")) from None
+            if not self._kernel.alive:
+                self._kernel.kill()
+                words = (self._kernel.last_words().splitlines() or [""])[-1]
+                raise SetupError(f"kernel {name!r} did not start ({self._kernel.death()}){words and ': ' + words}")
+            if time.monotonic() > limit:
+                raise SetupError(f"kernel {name!r} did not answer within {STARTING:g} s")
+            if len(self._replies) == len(asked) and not self._idle.intersection(asked):
+                asked.append(self._kernel.ask_info())
+        self._executed.set_language(next(iter(self._replies.values())).get("language_info"))
+        self._kernel.prepare()
+
+    def _run_cell(self, cell: Cell, *, last: bool) -> None:
+        self._cell = cell
+        self._executed.cell_started(cell.index, now())
+        self._reporter.event(Event("cell", epoch(), str(cell.number), state=State.RUNNING))
+        request = self._kernel.execute(cell.source, stop_on_error=not cell.may_raise)
+        assert self._outputs is not None
+        self._outputs.expect(request, cell.index)
+        cut_off = self._await_cell(cell, request)
+        failure = cut_off or self._failure(cell, self._replies.pop(request), last=last)
+        self._executed.cell_ended(cell.index, now(), failed=failure is not None)
+        state = State.SUCCEEDED if failure is None else State.FAILED
+        error = failure.error if failure else None
+        self._reporter.event(Event("cell", epoch(), str(cell.number), state=state, error=error))
+        if failure is not None:
+            raise _Ended(failure)
+
+    def _await_cell(self, cell: Cell, request: str) -> Ending | None:
+        """Until the cell has ended; None if it did so by itself."""
+        try:
+            while not self._settled(request):
+                self._step(1.0)
+                if not self._kernel.alive:
+                    self._kernel.kill()
+                    self._drain()
+                    if self._settled(request):
+                        break
+                    died = f"kernel died in cell {cell.number} ({self._kernel.death()})"
+                    return Ending(State.FAILED, Cause.CRASHED, died)
+        except _Halt as halt:
+            self._interrupt(request)
+            return halt.ending(f"in cell {cell.number}")
+        return None
+
+    def _interrupt(self, request: str) -> None:
+        """Have the cell raise KeyboardInterrupt; a kernel that does not listen is killed when this has returned."""
+        for _ in range(INTERRUPTS):
+            self._kernel.interrupt()
+            until = time.monotonic() + 1.0
+            while (left := until - time.monotonic()) > 0:
+                self._receive(left)
+                if self._settled(request):
+                    self._kernel.request_shutdown()
+                    self._kernel.exits_within(1.0)
+                    return
+                if not self._kernel.alive:
+                    return
+
+    def _step(self, timeout: float) -> None:
+        """Take in what the kernel says; wait for it if there is nothing. Raises if the run is to end now."""
+        if self._reporter.error is not None:
+            raise self._reporter.error
+        if self._stop.reason is not None:
+            raise _Halt(State.CANCELLED, None, self._stop.reason)
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise _Halt(State.FAILED, Cause.TIMEOUT, f"ran longer than its limit of {self._order.timeout:g} s")
+            timeout = min(timeout, left)
+        self._receive(timeout)
+
+    def _receive(self, timeout: float) -> bool:
+        assert self._outputs is not None
+        arrived = False
+        for message in self._kernel.receive(timeout, unwanted=self._outputs.unwanted):
+            arrived = True
+            self._heard = time.monotonic()
+            self._take(message)
+        return arrived
+
+    def _take(self, message: Message) -> None:
+        content = message.body["content"]
+        if message.channel == "shell":
+            if message.type.endswith("_reply"):
+                self._replies[message.parent] = content
+            return
+        assert self._outputs is not None
+        self._outputs.take(message)
+        self._reporter.changed()
+        if message.type == "status" and content["execution_state"] == "idle":
+            self._idle.add(message.parent)
+
+    def _settled(self, request: str) -> bool:
+        """Both answered and through with its output. A lost "idle" must not hang a run."""
+        return request in self._replies and (request in self._idle or time.monotonic() - self._heard > QUIET)
+
+    def _drain(self) -> None:
+        """Take in what a dead kernel had sent."""
+        while self._receive(0.02):
+            pass
+
+    def _failure(self, cell: Cell, reply: Mapping[str, Any], *, last: bool) -> Ending | None:
+        if reply["status"] == "ok":
+            leaves = any(payload.get("source") == "ask_exit" for payload in reply.get("payload", ()))
+            if not leaves or last:
+                return None
+            error = f"cell {cell.number} called exit(), so the cells after it did not run; remove the call"
+        elif cell.may_raise:
+            return None
+        elif reply.get("ename") == "SystemExit":
+            code = reply.get("evalue", "")
+            error = (
+                f"cell {cell.number} called sys.exit({code}), so the notebook did not run to its end; remove the call"
+            )
+        else:
+            error = one_line(f"{reply.get('ename', reply['status'])}: {reply.get('evalue', '')}")
+        return Ending(State.FAILED, Cause.NOTEBOOK, error)
+
+    def _render(self) -> str:
+        if self._outputs is not None:
+            with self._executed.lock:
+                self._outputs.settle()
+                return self._executed.text()
+        return self._executed.text()
+
+
+class _Halt(Exception):
+    """The run was told to end, or its time is up."""
+
+    def __init__(self, state: State, cause: Cause | None, reason: str) -> None:
+        self.state, self.cause, self.reason = state, cause, reason
+
+    def ending(self, where: str) -> Ending:
+        error = self.reason if self.state is State.CANCELLED else f"{self.reason}, stopped {where}"
+        return Ending(self.state, self.cause, error)
+
+
+def one_line(text: str, limit: int = 500) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,299 @@
+"""One kernel process and the sockets to it; nothing of notebooks.
+
+Jupyter's client is known here and in ``kernels`` alone. The kernel is not started by Jupyter's own manager, which spins
+an event loop for every call, waits for fixed times, and cannot put a prefix before the kernel's command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import string
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import zmq
+from jupyter_client import BlockingKernelClient
+from jupyter_client.kernelspec import KernelSpec
+
+from flowkit.errors import SetupError
+
+Channel = Literal["shell", "iopub"]
+
+#: Seconds a kernel that was asked to shut down has for its own clean-up, before SIGTERM and again before SIGKILL.
+SHUTDOWN = 2.5
+
+#: What an ipykernel is told before the first cell, out of the notebook's sight. Its end of the output channel drops
+#: what a queue of 1,000 cannot take: under load, 20,000 flushed prints lost up to 1,568 messages in 3 runs of 6, and
+#: none since. And at exit it closes that channel while its control thread may still wait for an answer on it, which
+#: cost 2.5 s in one run of ten: what is registered last is called first.
+_PREPARATION = """
+import atexit
+output, control = kernel.iopub_thread, kernel.control_thread
+output.schedule(lambda: setattr(output.socket, "sndhwm", 0))
+atexit.register(lambda: (control.stop(), control.join(1)))
+"""
+
+#: The longest path a Unix socket may have on macOS is 103 bytes; the longest name in the folder is "/k-5".
+_LONGEST_FOLDER = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A Jupyter message. ``size`` is the bytes of its content, from which its cost in a document is judged."""
+
+    channel: Channel
+    type: str
+    parent: str  #: id of the request it belongs to; empty if none
+    size: int
+    body: dict[str, Any]  #: the whole message as nbclient wants it
+
+
+class KernelProcess:
+    """A fresh kernel in a process group of its own. Used by one thread; ``close`` leaves nothing of it behind."""
+
+    def __init__(self, spec: KernelSpec, *, cwd: Path, env: Mapping[str, str], log: Path) -> None:
+        """
+        Args:
+            log: gets what the process itself writes, as when it cannot start or crashes. Its cells' output does not
+                go there.
+        """
+        if not cwd.is_dir():
+            raise SetupError(f"the working folder {cwd} does not exist; deploy from a folder this worker can see")
+        self._interrupt_by_message = spec.interrupt_mode == "message"
+        self._ipykernel = any("ipykernel" in part for part in spec.argv)
+        self._log = log
+        self._reaped = self._closed = False
+        self._waking = threading.Lock()
+        self._exit = contextlib.ExitStack()
+        try:
+            self._open(spec, cwd, env)
+        except BaseException:
+            self._exit.close()
+            raise
+
+    def _open(self, spec: KernelSpec, cwd: Path, env: Mapping[str, str]) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="fk-", dir=_short_folder()))  # 0700
+        self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
+        context = zmq.Context()
+        self._exit.callback(context.destroy, linger=0)
+        # ZeroMQ drops what a full queue cannot take, be it the "idle" that ends a cell. It reads in a thread of its
+        # own, so a kernel never finds the queue full, however slow we are. What is kept is bounded elsewhere.
+        context.rcvhwm = 0
+        context.reconnect_ivl = 15  # we connect before the kernel listens; the default costs 100 ms
+        self._client = BlockingKernelClient(
+            context=context, connection_file=str(folder / "connection.json"), **_address(spec, folder)
+        )
+        self._client.write_connection_file()
+        self._session = self._client.session
+        self._sockets: dict[Channel, zmq.Socket[bytes]] = {
+            "shell": self._client.shell_channel.socket,
+            "iopub": self._client.iopub_channel.socket,
+        }
+        self._control = self._client.control_channel
+        self._poller = zmq.Poller()
+        self._spawn(_command(spec, folder), cwd, _environment(spec, env))
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._exit.callback(self._close_pipe)
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        for source in (*self._sockets.values(), self._wake_reader, self._pidfd):
+            if source is not None:
+                self._poller.register(source, zmq.POLLIN)
+
+    def _spawn(self, command: list[str], cwd: Path, env: dict[str, str]) -> None:
+        with self._log.open("ab") as log:
+            try:
+                self._process = subprocess.Popen(
+                    command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            except OSError as error:
+                raise SetupError(f"cannot start {command[0]}: {error.strerror or error}") from error
+        self._exit.callback(self.kill)
+        # Tells of the death at once, and without reaping it: until then the group's id cannot be anybody else's.
+        self._pidfd = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
+        if self._pidfd is not None:
+            self._exit.callback(os.close, self._pidfd)
+
+    def wake(self) -> None:
+        """Make ``receive`` return. May be called from any thread, at any time."""
+        with self._waking, contextlib.suppress(BlockingIOError):
+            if not self._closed:
+                os.write(self._wake_writer, b"!")
+
+    def receive(self, timeout: float | None, *, unwanted: Callable[[str, str, int], bool]) -> Iterator[Message]:
+        """What has arrived. Waits up to *timeout* seconds for it, or until ``wake`` or the process's death.
+
+        Few at a time: the caller looks at its deadlines between.
+
+        Args:
+            unwanted: told type, parent and size, says what need not be read. A flood is thrown away faster than a
+                kernel can make it, and so does not pile up.
+        """
+        if self._pidfd is None:
+            timeout = 0.1 if timeout is None else min(timeout, 0.1)
+        self._poller.poll(None if timeout is None else max(0, int(timeout * 1000) + 1))
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_reader, 4096)
+        for channel, socket in self._sockets.items():
+            for _ in range(500):
+                try:
+                    frames = socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                if message := self._read(channel, frames, unwanted):
+                    yield message
+
+    def _read(self, channel: Channel, frames: list[bytes], unwanted: Callable[[str, str, int], bool]) -> Message | None:
+        """None for what is unwanted, or no message of our kernel: a subscription's welcome, a wrong signature."""
+        try:
+            _, parts = self._session.feed_identities(frames)
+            kind, parent = json.loads(parts[1])["msg_type"], json.loads(parts[2]).get("msg_id") or ""
+            size = sum(map(len, parts[4:]))
+            if channel == "iopub" and unwanted(kind, parent, size):
+                return None
+            if kind == "stream":  # by far the most; Jupyter's own way takes ten times longer
+                if self._session.sign(parts[1:5]) != parts[0]:
+                    return None
+                header, request, metadata, content = map(json.loads, parts[1:5])
+                body = {"header": header, "msg_id": header["msg_id"], "msg_type": kind, "parent_header": request}
+                body |= {"metadata": metadata, "content": content, "buffers": []}
+            else:
+                body = self._session.deserialize(parts)
+        except (ValueError, TypeError, IndexError, KeyError):
+            return None
+        return Message(channel, kind, parent, size, body)
+
+    def ask_info(self) -> str:
+        """Ask the kernel who it is: its reply, and an "idle" on iopub, show that it listens. Returns the id."""
+        return str(self._client.kernel_info())
+
+    def prepare(self) -> None:
+        """To be called once, when it listens. Nothing of this shows in the notebook."""
+        if self._ipykernel:
+            code = f"exec({_PREPARATION!r}, {{'kernel': get_ipython().kernel}})"
+            self._client.execute(code, silent=True, allow_stdin=False, stop_on_error=False)
+
+    def execute(self, source: str, *, stop_on_error: bool) -> str:
+        """Returns the id of the request, the ``parent`` of all that comes of it."""
+        return str(self._client.execute(source, allow_stdin=False, stop_on_error=stop_on_error))
+
+    @property
+    def client(self) -> BlockingKernelClient:
+        """For nbclient, whose output widgets answer their kernel."""
+        return self._client
+
+    @property
+    def alive(self) -> bool:
+        if self._pidfd is None:
+            return self._process.poll() is None
+        return not self._reaped and not _readable(self._pidfd)
+
+    def interrupt(self) -> None:
+        """Once. A busy kernel may miss it: repeat until it shows effect."""
+        if self._interrupt_by_message:
+            self._control.send(self._session.msg("interrupt_request"))
+        else:
+            self._signal(signal.SIGINT)
+
+    def request_shutdown(self) -> None:
+        self._control.send(self._session.msg("shutdown_request", {"restart": False}))
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to the kernel and to whatever it started in its process group, dead or alive; then reap it."""
+        if not self._reaped:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._reaped = True
+            if self._pidfd is not None and self._pidfd in self._poller:
+                self._poller.unregister(self._pidfd)  # tells nothing new, and would end every wait
+
+    def death(self) -> str:
+        """How it ended, for people: ``killed by signal 9``, ``exit code 1``. Only after ``kill``."""
+        code = self._process.returncode
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+    def last_words(self, limit: int = 2000) -> str:
+        """The end of what the process itself wrote."""
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - limit))
+            return log.read().decode(errors="replace").strip()
+        return ""
+
+    def exits_within(self, seconds: float) -> bool:
+        """Wait for the process to end by itself. What it still sends is kept for ``receive``."""
+        until = time.monotonic() + seconds
+        while self.alive and (left := until - time.monotonic()) > 0:
+            if self._pidfd is None:
+                time.sleep(0.02)
+            else:
+                _readable(self._pidfd, left)
+        return not self.alive
+
+    def close(self) -> None:
+        self._exit.close()
+
+    def _close_pipe(self) -> None:
+        with self._waking:
+            self._closed = True
+            os.close(self._wake_writer)
+            os.close(self._wake_reader)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a zombie's group
+            os.killpg(self._process.pid, number)
+
+
+def _short_folder() -> str | None:
+    return None if len(tempfile.gettempdir()) <= _LONGEST_FOLDER - len("/fk-12345678") else "/tmp"
+
+
+def _address(spec: KernelSpec, folder: Path) -> dict[str, str]:
+    """Python's kernels speak over Unix sockets in a folder only we may enter: no port to collide or be overheard on."""
+    if spec.language.lower() == "python" and sys.platform != "win32":
+        return {"transport": "ipc", "ip": str(folder / "k")}
+    return {"transport": "tcp"}
+
+
+def _command(spec: KernelSpec, folder: Path) -> list[str]:
+    python = ("python", f"python{sys.version_info[0]}", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    places = {
+        "{connection_file}": str(folder / "connection.json"),
+        "{resource_dir}": spec.resource_dir,
+        "{prefix}": sys.prefix,
+    }
+    command = list(spec.argv)
+    if command and command[0] in python:
+        command[0] = sys.executable  # as Jupyter does: PATH may lead elsewhere
+    for place, value in places.items():
+        command = [part.replace(place, value) for part in command]
+    if any("ipykernel" in part for part in command):
+        command.append("--HistoryManager.enabled=False")  # a run's code is no business of the user's shell history
+    # The kernel dies with the thread that starts it, which is ours until the run has ended. ipykernel watches its
+    # parent as well, but not while a C call holds the GIL.
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
+
+
+def _environment(spec: KernelSpec, env: Mapping[str, str]) -> dict[str, str]:
+    own = {name: string.Template(value).safe_substitute(env) for name, value in spec.env.items()}
+    return {**env, **own, "JPY_PARENT_PID": str(os.getpid())}
+
+
+def _readable(fd: int, seconds: float = 0.0) -> bool:
+    poller = zmq.Poller()
+    poller.register(fd, zmq.POLLIN)
+    return bool(poller.poll(int(seconds * 1000)))

@@ -1,0 +1,164 @@
+"""Tells of a run while it runs: its events and the document so far, by two callbacks, from a thread of its own.
+
+Of its own, so that a slow store or disk never keeps the kernel's output waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from flowkit.events import Event
+from flowkit.model import epoch
+
+#: Seconds between two looks at the kernel's log and between two batches of output.
+PERIOD = 0.2
+
+#: Seconds between two saves at least. A save that took long, or a large document, makes the pause longer: saving takes
+#: at most a tenth of the time, and writes in all about twice what the document has in the end.
+SAVE_PERIOD = 1.0
+_SAVE_SHARE = 0.1
+_BYTES_PER_SECOND = 2_000_000
+
+
+class Reporter:
+    """``on_events`` and ``on_save`` are never called at the same time, and not after the ``with`` block has ended.
+
+    An exception of theirs ends the reporting: it is kept in ``error``, and ``alarm`` is called.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_events: Callable[[Sequence[Event]], None],
+        on_save: Callable[[str], None],
+        render: Callable[[], str],
+        log: Path,
+    ) -> None:
+        """
+        Args:
+            render: gives the document; called from the reporter's thread.
+            log: to which the kernel appends its events.
+        """
+        self.error: BaseException | None = None
+        self.alarm: Callable[[], None] = lambda: None
+        self._on_events, self._on_save, self._render = on_events, on_save, render
+        self._log = Follower(log)
+        self._ready = threading.Condition()
+        self._events: list[Event] = []
+        self._text: list[str] = []  # of the last event, if that is output
+        self._urgent = False
+        self._changed = False
+        self._closing = False
+        self._next_save = 0.0
+        self._thread = threading.Thread(target=self._work, name="flowkit-reporter", daemon=True)
+
+    def __enter__(self) -> Reporter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._ready:
+            self._closing = True
+            self._ready.notify()
+        self._thread.join()
+
+    def event(self, *events: Event) -> None:
+        """Tell of a change of state, at once."""
+        with self._ready:
+            self._join_text()
+            self._events += events
+            self._urgent = self._changed = True
+            self._ready.notify()
+
+    def output(self, name: str, text: str) -> None:
+        """Tell of output, with the next batch. What follows without a break is one event."""
+        with self._ready:
+            if not self._text or self._events[-1].name != name:
+                self._join_text()
+                self._events.append(Event("output", epoch(), name))
+            self._text.append(text)
+            self._changed = True
+
+    def changed(self) -> None:
+        """The document is no longer what was saved."""
+        self._changed = True
+
+    def finish(self) -> None:
+        """The kernel is gone and the document final: tell all that is left, and save a last time."""
+        self.__exit__(None, None, None)
+        if self.error is not None:
+            raise self.error
+        self._tell()
+        self._on_save(self._render())
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._ready:
+                    self._ready.wait_for(lambda: self._urgent or self._closing, PERIOD)
+                    if self._closing:
+                        return
+                self._tell()
+                if self._changed and time.monotonic() >= self._next_save:
+                    self._save()
+        except BaseException as error:
+            self.error = error
+            self.alarm()
+
+    def _tell(self) -> None:
+        with self._ready:
+            self._join_text()
+            events, self._events, self._urgent = self._events, [], False
+        events += self._log.read()
+        if events:
+            self._on_events(events)
+
+    def _save(self) -> None:
+        began = time.monotonic()
+        self._changed = False  # before the document is read: what changes meanwhile is saved next time
+        text = self._render()
+        self._on_save(text)
+        ended = time.monotonic()
+        self._next_save = ended + max(SAVE_PERIOD, (ended - began) / _SAVE_SHARE, len(text) / _BYTES_PER_SECOND)
+
+    def _join_text(self) -> None:
+        if self._text:
+            last = self._events[-1]
+            self._events[-1] = Event(last.kind, last.at, last.name, data="".join(self._text))
+            self._text = []
+
+
+class Follower:
+    """Reads a log of events while another process appends to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0  #: bytes of whole lines
+
+    def read(self) -> list[Event]:
+        """The events of the lines that are new and whole. A line that is no event is passed over."""
+        try:
+            with self._path.open("rb") as log:
+                log.seek(self._read)
+                new = log.read()
+        except FileNotFoundError:
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return list(_events(whole))
+
+
+def _events(lines: bytes) -> Iterator[Event]:
+    for line in lines.splitlines():
+        try:
+            event = Event.from_json(line.decode())
+        except (ValueError, TypeError, AttributeError):  # cut in two by a crash, or not ours
+            continue
+        if event.kind in ("flow", "node"):
+            yield event

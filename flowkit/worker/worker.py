@@ -1,0 +1,171 @@
+"""A worker process: Huey's consumer, whose threads look for runs when they are rung, or when a sweep found some."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+from huey.api import Huey
+from huey.consumer import Consumer, Scheduler
+from huey.consumer import Worker as Listener
+
+from flowkit.errors import Unavailable
+from flowkit.model import Worker, now
+from flowkit.worker.broker import POLL, UNHEARD, Broker
+from flowkit.worker.dispatch import Dispatcher
+
+log = logging.getLogger("flowkit.worker")
+
+#: Seconds between two beats of the worker's own row, which is for people only.
+SEEN = 5.0
+#: Seconds between two looks for runs beyond their retention.
+PRUNE = 60.0
+
+
+def identity(queues: Sequence[str], concurrency: int, *, at: datetime) -> Worker:
+    host = socket.gethostname()
+    return Worker(
+        id=f"{host}-{os.getpid()}-{secrets.token_hex(3)}",
+        host=host,
+        pid=os.getpid(),
+        queues=tuple(queues),
+        concurrency=concurrency,
+        started=at,
+        seen=at,
+    )
+
+
+def serve(dispatcher: Dispatcher, broker: Broker, *, concurrency: int, grace: float) -> None:
+    """Work until SIGINT or SIGTERM. Returns when every run has ended or was handed back.
+
+    The first signal claims no more and waits up to *grace* seconds for the runs under way; a second one, or the end
+    of the grace, stops their kernels and hands them back to other workers.
+    """
+    bell = _Bell()
+    huey = broker.listen(dispatcher.worker.queues, dispatcher.look)
+    pulse = threading.Thread(target=_pulse, args=(dispatcher,), name="pulse", daemon=True)
+    consumer = _Consumer(huey, dispatcher, bell, workers=concurrency, grace=grace)
+    pulse.start()
+    consumer.run()
+    dispatcher.hand_back()
+    consumer.wait()
+    dispatcher.leave()
+
+
+def _pulse(dispatcher: Dispatcher) -> None:
+    """Beats from a thread of its own, so that no slow tick or full disk makes healthy runs look dead."""
+    while not dispatcher.left.wait(1.0):
+        try:
+            dispatcher.pulse()
+        except Unavailable as error:
+            log.warning("%s", error)
+
+
+class _Bell:
+    """Rung by the sweep for threads of this process: as many look as there are runs to be had."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._lock = threading.Lock()
+
+    def ring(self, times: int) -> None:
+        with self._lock:
+            self._calls = times
+
+    def answered(self) -> bool:
+        """True for the one caller that is to look."""
+        with self._lock:
+            if self._calls == 0:
+                return False
+            self._calls -= 1
+            return True
+
+
+class _Listener(Listener):
+    """Hears a message, or the sweep's bell, and looks."""
+
+    bell: _Bell
+    dispatcher: Dispatcher
+
+    def loop(self, now: Any = None) -> None:
+        try:
+            message = self.huey.dequeue()
+        except UNHEARD as error:
+            # The broker is down, or somebody wrote to it what flowkit did not send. The sweep goes on either way.
+            log.warning("cannot hear the broker: %s", error)
+            message = None
+            self.stop_flag.wait(1.0)
+        if message is not None:
+            self.huey.execute(message)
+        if self.bell.answered():
+            self.dispatcher.look()
+        if message is None and not self.huey.storage.blocking:
+            self.stop_flag.wait(POLL)
+
+
+class _Sweeper(Scheduler):
+    """Once a second: firings that are due, runs of dead workers, runs nobody was rung for, runs to forget.
+
+    Huey's own scheduler is not used: its periodic tasks fire once per consumer, and its delays depend on the host's
+    time zone.
+    """
+
+    bell: _Bell
+    dispatcher: Dispatcher
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._seen = self._pruned = monotonic()
+
+    def loop(self, now_: Any = None) -> None:
+        began = monotonic()
+        try:
+            self._sweep(began)
+        except Unavailable as error:
+            log.warning("%s", error)
+        self.stop_flag.wait(max(0.0, began + 1.0 - monotonic()))
+
+    def _sweep(self, at: float) -> None:
+        self.dispatcher.tick(now())
+        self.dispatcher.rescue(at)
+        self.bell.ring(self.dispatcher.ready(now()))
+        if at - self._seen >= SEEN:
+            self._seen = at
+            self.dispatcher.seen(now())
+        if at - self._pruned >= PRUNE:
+            self._pruned = at
+            self.dispatcher.prune()
+
+
+class _Consumer(Consumer):
+    def __init__(self, huey: Huey, dispatcher: Dispatcher, bell: _Bell, *, workers: int, grace: float) -> None:
+        self._dispatcher = dispatcher
+        self._bell = bell
+        self.worker_class = type("Listener", (_Listener,), {"dispatcher": dispatcher, "bell": bell})
+        self.scheduler_class = type("Sweeper", (_Sweeper,), {"dispatcher": dispatcher, "bell": bell})
+        super().__init__(huey, workers=workers, periodic=False, shutdown_timeout=grace)
+        # Ctrl-C and a service manager's stop mean the same here.
+        self._signal_actions = {signal.SIGINT: (False, True), signal.SIGTERM: (False, True)}
+
+    def stop(self, graceful: bool = False) -> None:
+        self._dispatcher.stopping.set()
+        if graceful:
+            log.info(
+                "stopping: no new runs; waiting up to %g s for %d under way (again to stop at once)",
+                self.shutdown_timeout,
+                self._dispatcher.under_way,
+            )
+        super().stop(graceful)
+
+    def wait(self) -> None:
+        """Until the threads are done, whose kernels have been stopped by now."""
+        for _, thread in self.worker_threads:
+            thread.join(15.0)
