@@ -1,0 +1,133 @@
+// Small parts: a badge, a duration, a time, an element.
+
+function nodeRow() {
+  return h("tr", {}, h("td", { class: "state" }), h("td", { class: "node" }, h("div", { class: "name" }), h("div", { class: "why" })),
+    h("td", { class: "lane" }, h("div", { class: "bar" })), h("td", { class: "duration" }));
+}
+
+function fillNode(row, node, { from, to, now }) {
+  const [state, name, lane, took] = row.cells;
+  if (row.dataset.state !== node.state) {
+    row.dataset.state = node.state;
+    state.replaceChildren(mark(node.state));
+    state.title = node.state;
+  }
+  write(name.firstChild, node.name);
+  name.firstChild.title = node.name;
+  write(name.lastChild, node.error);
+  const bar = lane.firstChild;
+  bar.className = `bar ${node.state}`;
+  const begin = node.started ?? to;
+  const end = node.finished ?? (node.state === "running" ? now : begin);
+  bar.hidden = node.started === null;
+  bar.style.left = `${(100 * (begin - from)) / (to - from)}%`;
+  bar.style.width = `${(100 * (end - begin)) / (to - from)}%`;
+  write(took, duration(node, now));
+}
+
+function fact([name, value, width]) {
+  return h("div", { class: width }, h("dt", { title: name }, name), h("dd", { title: value }, value));
+}
+
+function badge(state) {
+  return h("span", { class: `badge ${state}` }, mark(state), h("span", {}, state));
+}
+
+const MARKS = {
+  pending: "M6 1.75a4.25 4.25 0 1 0 0 8.5a4.25 4.25 0 1 0 0-8.5z",
+  running: "M6 1.75a4.25 4.25 0 0 1 4.25 4.25",
+  succeeded: "M2 6.4l2.8 2.8L10.2 3",
+  failed: "M2.5 2.5l7 7m0-7l-7 7",
+  cancelled: "M2.5 6h7",
+  skipped: "M2 3l4 3-4 3zm6 0v6",
+};
+
+// A shape for each state, so that it is not told by colour alone.
+function mark(state) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 12 12");
+  svg.setAttribute("class", `mark ${state}`);
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", MARKS[state]);
+  svg.append(path);
+  return svg;
+}
+
+function duration({ state, started, finished }, now) {
+  if (!started || (!finished && state !== "running")) return "";
+  const seconds = Math.max(0, (finished ?? now) - started);
+  if (!finished) return clock(Math.floor(seconds));
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  return seconds < 60 ? `${seconds.toFixed(1)} s` : clock(Math.round(seconds));
+}
+
+function clock(seconds) {
+  if (seconds < 60) return `${seconds} s`;
+  const two = (n) => String(n).padStart(2, "0");
+  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+// In the viewer's own zone. Short: without the date if it is today's, without the year if it is this one's.
+function when(seconds, whole = false) {
+  if (!seconds) return "";
+  const at = new Date(seconds * 1000);
+  const two = (n) => String(n).padStart(2, "0");
+  const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+  const today = new Date();
+  if (whole) return `${day} ${time}`;
+  if (at.toDateString() === today.toDateString()) return time;
+  return `${at.getFullYear() === today.getFullYear() ? day.slice(5) : day} ${time.slice(0, 5)}`;
+}
+
+function count(number) {
+  return number.toLocaleString("en-US");
+}
+
+// As a terminal shows it: without colours, and what stood before a \r written over.
+function plain(text) {
+  text = text.replace(/\x1b\[[0-?]*[ -/]*[@-~]/g, "").replace(/\r\n/g, "\n");
+  if (!text.includes("\r")) return text;
+  return text.split("\n").map((line, index, lines) => {
+    const end = index === lines.length - 1 && line.endsWith("\r") ? line.slice(0, -1).split("\r").at(-1) + "\r" : null;
+    return end ?? line.split("\r").at(-1);
+  }).join("\n");
+}
+
+function shell(name) {
+  return /^[\w.-]+$/.test(name) ? name : `"${name}"`;
+}
+
+function write(element, text) {
+  if (element && element.textContent !== text) element.textContent = text;
+}
+
+// An element with attributes and children; strings become text.
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  return element;
+}
+
+function remembered(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+function remember(name, value) {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    // A browser that keeps nothing still shows everything.
+  }
+}

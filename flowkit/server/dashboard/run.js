@@ -1,0 +1,209 @@
+// One run, beside the table.
+class Detail {
+  constructor(page) {
+    this.page = page;
+    this.tab = "nodes";
+    this.root = h("section", { class: "detail", "aria-label": "Run", hidden: true });
+  }
+
+  open(run, row) {
+    this.data = row || null;
+    this.whole = null; // all facts, not only those of the table
+    this.nodes = null;
+    this.drawn = null; // what the frame shows
+    this.missing = null;
+    this.root.hidden = !run;
+    if (!run) return this.root.replaceChildren();
+    this.build();
+    if (row) this.drawHead();
+    else write(this.title, run.slice(0, 8));
+  }
+
+  build() {
+    const page = this.page;
+    this.title = h("h2", {});
+    this.sub = h("p", { class: "sub" });
+    this.error = h("div", { class: "failure", hidden: true });
+    this.facts = h("dl", { class: "facts" });
+    this.parameters = h("dl", { class: "facts parameters", hidden: true });
+    this.log = h("pre", { class: "log", tabindex: "0" });
+    this.logNote = h("p", { class: "hint" }, "Nothing printed.");
+    this.nodesBody = h("div", { class: "nodes" });
+    this.frames = h("div", { class: "frames" });
+    this.notebookBar = h("div", { class: "hint notebook-bar" });
+    this.panels = {
+      nodes: h("div", { class: "panel", role: "tabpanel" }, this.nodesBody),
+      log: h("div", { class: "panel", role: "tabpanel" }, this.logNote, this.log),
+      notebook: h("div", { class: "panel", role: "tabpanel" }, this.notebookBar, this.frames),
+    };
+    this.tabs = Object.fromEntries(["nodes", "log", "notebook"].map((name) => [name,
+      h("button", { type: "button", role: "tab", onclick: () => this.show(name) }, name[0].toUpperCase() + name.slice(1))]));
+    const tabs = h("div", { class: "tabs", role: "tablist" }, ...Object.values(this.tabs));
+    tabs.addEventListener("keydown", (event) => {
+      const names = Object.keys(this.tabs);
+      const to = names[names.indexOf(this.tab) + { ArrowRight: 1, ArrowLeft: -1 }[event.key]];
+      if (!to) return;
+      this.show(to);
+      this.tabs[to].focus();
+    });
+    const close = h("button", { class: "close", type: "button", title: "Close (Esc)", "aria-label": "Close", onclick: () => page.close() }, "✕");
+    this.root.replaceChildren(
+      h("div", { class: "top" }, h("div", { class: "name" }, this.title, this.sub), close),
+      h("div", { class: "about" }, this.error, this.facts, this.parameters), tabs, ...Object.values(this.panels));
+    this.show(this.tab);
+  }
+
+  show(name) {
+    this.tab = name;
+    for (const [other, panel] of Object.entries(this.panels)) {
+      panel.hidden = other !== name;
+      this.tabs[other].setAttribute("aria-selected", String(other === name));
+      this.tabs[other].tabIndex = other === name ? 0 : -1;
+    }
+    if (name === "log") this.log.scrollTop = this.log.scrollHeight;
+    if (name === "notebook") this.frame();
+  }
+
+  hear({ run, nodes, log, missing }) {
+    if (missing) return this.drawMissing(missing);
+    if (run) {
+      this.data = this.whole = run;
+      this.drawHead();
+      this.drawFacts();
+      this.frame();
+    }
+    if (nodes) this.nodes = nodes;
+    if (nodes || run) this.drawNodes();
+    if (log) this.drawLog(log);
+  }
+
+  tick() {
+    if (this.data?.state !== "running" || !this.whole) return;
+    this.drawSub();
+    this.drawNodes();
+  }
+
+  drawMissing(why) {
+    if (this.missing === why) return; // again: the button keeps its focus
+    this.missing = why;
+    this.root.replaceChildren(h("div", { class: "top" }, h("p", { class: "hint" }, why),
+      h("button", { type: "button", onclick: () => this.page.close() }, "Close")));
+  }
+
+  drawHead() {
+    write(this.title, this.data.label);
+    this.title.title = this.data.label;
+    this.drawSub();
+    this.error.hidden = !this.data.error;
+    const again = this.data.state === "pending" || this.data.state === "running";
+    this.error.classList.toggle("past", again || this.data.state === "succeeded");
+    this.error.replaceChildren(
+      h("b", {}, `${again ? "The attempt before: " : ""}${CAUSES[this.data.cause] || "It failed"}`),
+      h("span", {}, this.data.error));
+  }
+
+  drawSub() {
+    const { state, attempt, attempts } = this.data;
+    const took = duration(this.data, this.page.now());
+    const tries = attempts > 1 && attempt ? `attempt ${attempt} of at most ${attempts}` : "";
+    const parts = [took, tries].filter(Boolean).map((text) => h("span", {}, text));
+    if (this.subState !== state || !this.sub.firstChild) this.sub.replaceChildren(badge(state));
+    this.subState = state;
+    while (this.sub.childNodes.length > 1) this.sub.lastChild.remove();
+    this.sub.append(...parts);
+  }
+
+  drawFacts() {
+    const run = this.whole;
+    const facts = [
+      ["Run", run.id, "wide"],
+      ["Created", when(run.created, true), "left"],
+      ["Scheduled for", when(run.scheduled, true), "left"],
+      ["Started", when(run.started, true), "left"],
+      ["Finished", when(run.finished, true), "left"],
+      ["Queue", run.priority ? `${run.queue}, priority ${run.priority}` : run.queue, "right"],
+      ["Worker", run.worker, "right"],
+      ["Version", run.version && String(run.version), "right"],
+      ["Next attempt", run.state === "pending" && run.available ? when(run.available, true) : "", "right"],
+      ["Notebook", run.notebook, "wide"],
+    ];
+    this.facts.replaceChildren(...facts.filter(([, value]) => value).map(fact));
+    this.parameters.hidden = !run.parameters.length;
+    const more = run.unshown ? [["…", `and ${run.unshown} more`]] : [];
+    this.parameters.replaceChildren(...run.parameters.concat(more).map(fact));
+  }
+
+  drawNodes() {
+    if (!this.nodes || !this.whole) return;
+    const { all, done, shown } = this.nodes;
+    write(this.tabs.nodes, all ? `Nodes ${done}/${all}` : "Nodes");
+    if (!all) {
+      const why = this.whole.state === "pending" ? "It waits for a worker." : "No node has started.";
+      return this.nodesBody.replaceChildren(h("p", { class: "hint" }, why));
+    }
+    const now = this.page.now();
+    const from = Math.min(...shown.map((node) => node.started ?? Infinity));
+    const to = Math.max(from + 0.001, ...shown.map((node) => node.finished ?? (node.started ? now : -Infinity)));
+    // Rows stay where they are and only their values change, so that nothing under the pointer moves.
+    if (this.nodesTable?.parentNode !== this.nodesBody || this.nodesTable.tBodies[0].rows.length !== shown.length) {
+      this.nodesTable = h("table", {}, h("tbody", {}, ...shown.map(() => nodeRow())));
+      const less = all > shown.length ? h("p", { class: "hint" }, `${count(shown.length)} of ${count(all)}: those that failed or are running come first.`) : "";
+      this.nodesBody.replaceChildren(this.nodesTable, less);
+    }
+    shown.forEach((node, index) => fillNode(this.nodesTable.tBodies[0].rows[index], node, { from, to, now }));
+  }
+
+  drawLog({ anew, cut, pieces }) {
+    const atEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
+    if (anew) this.log.replaceChildren();
+    if (cut) this.log.append(h("span", { class: "hint" }, "… what came before is in the notebook, and in flowkit logs …\n"));
+    for (const [stream, text] of pieces) {
+      const last = this.log.lastChild;
+      if (last?.className === stream) last.textContent = plain(last.textContent + text);
+      else this.log.append(h("span", { class: stream }, plain(text)));
+    }
+    let length = this.log.textContent.length;
+    while (length > TAIL && this.log.childNodes.length > 1) {
+      length -= this.log.firstChild.textContent.length;
+      this.log.firstChild.remove();
+    }
+    if (length > TAIL) this.log.lastChild.textContent = this.log.lastChild.textContent.slice(-TAIL);
+    this.logNote.hidden = length > 0;
+    this.log.hidden = !length;
+    if (atEnd || anew) this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  // The notebook, in a frame where nothing runs. A new one is shown when it is there, not before.
+  frame(anew = false) {
+    if (this.tab !== "notebook" || !this.whole) return;
+    const { id, attempt, state, finished } = this.whole;
+    const wanted = `${id}/${attempt}/${finished || ""}`;
+    if (wanted === this.drawn && !anew) return;
+    this.drawn = wanted;
+    if (!attempt) {
+      this.frames.replaceChildren();
+      return this.notebookBar.replaceChildren("It waits for a worker; there is no notebook yet.");
+    }
+    const theme = this.page.theme === "auto" ? "" : `?theme=${this.page.theme}`;
+    const address = `notebook/${id}/${attempt}`;
+    const frame = h("iframe", {
+      class: "coming", title: "Executed notebook", sandbox: "allow-popups allow-popups-to-escape-sandbox",
+      referrerpolicy: "no-referrer", src: `${address}${theme}#failed`,
+    });
+    frame.addEventListener("load", () => {
+      frame.className = "";
+      for (const other of [...this.frames.children]) if (other !== frame) other.remove();
+    });
+    this.frames.append(frame);
+    const reload = h("button", { type: "button", onclick: () => this.frame(true) }, "Reload");
+    this.notebookBar.replaceChildren(
+      state === "running" ? h("span", {}, "As far as it was saved. ") : "", state === "running" ? reload : "",
+      h("a", { href: `${address}${theme}#failed`, target: "_blank", rel: "noopener" }, "Open in a tab"),
+      h("a", { href: `${address}.ipynb`, download: "" }, "Download"));
+  }
+}
+
+const CAUSES = {
+  notebook: "The notebook raised an error", crashed: "Its kernel or worker died",
+  timeout: "It took longer than allowed", setup: "It could not begin",
+};

@@ -1,0 +1,63 @@
+"""A headless Chromium, and dashboards in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from flowkit.store import Store
+
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("FLOWKIT_TEST_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.fail("no Chromium found; install one (apt install chromium) or name it in FLOWKIT_TEST_CHROMIUM", False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser
+        browser.close()
+
+
+class Dashboard:
+    """``flowkit dashboard``, as a person starts it."""
+
+    def __init__(self, home: Path, *, port: int = 0) -> None:
+        settings = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWKIT_", "REDIS_"))}
+        self.home = home
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flowkit", "dashboard", "--port", str(port)],
+            env=settings | {"FLOWKIT_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        self.url = self.line.removeprefix("dashboard: ").strip()
+
+    def store(self) -> Store:
+        """What it shows, to be filled while it runs."""
+        return Store.open(f"sqlite:///{self.home / 'flowkit.db'}")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
+        """Its exit code, and what else it printed."""
+        self.process.send_signal(how)
+        try:
+            out, err = self.process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        return self.process.returncode, out, err

@@ -1,0 +1,528 @@
+"""The dashboard as a person has it: ``flowkit dashboard``, a real store, a real browser."""
+
+from __future__ import annotations
+
+import http.server
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Literal
+
+import nbformat.v4 as v4
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from flowkit.artifacts import Artifacts
+from flowkit.events import Event
+from flowkit.model import Cause, Run, State, now
+from flowkit.server.dashboard import document
+from flowkit.server.dashboard.reading import PAGE
+from flowkit.store import Store
+from tests.server.conftest import Dashboard
+from tests.server.mix import SNAPSHOT, begin, code, deploy, end, fill, prints, said, save, shows, steps, submit
+
+HOSTILE = "<img src=x onerror=window.__x=1>"
+#: ms until something that happened is on the screen: the second that is promised, and slack for a busy machine.
+SOON = 1_500
+
+
+@dataclass
+class Site:
+    url: str
+    store: Store
+    artifacts: Artifacts
+    named: dict[str, Run]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    home = tmp_path_factory.mktemp("home")
+    dashboard = Dashboard(home)
+    with dashboard.store() as store:
+        artifacts = Artifacts(str(home / "artifacts"))
+        named = fill(store, artifacts, runs=20)
+        yield Site(dashboard.url, store, artifacts, named)
+        code, out, err = dashboard.stop()
+    assert (code, out) == (0, "")
+    assert "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    dashboard = Dashboard(tmp_path_factory.mktemp("empty"))
+    yield dashboard
+    if dashboard.process.poll() is None:
+        dashboard.stop()
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(5_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(window: BrowserContext) -> Iterator[Page]:
+    """At 1280 by 800; what is wrong on it fails the test."""
+    page = window.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert errors == []
+
+
+def opened(page: Page, site: Site, query: str = "") -> Page:
+    page.goto(site.url + query)
+    page.locator(".page.ready").wait_for()
+    return page
+
+
+def row(page: Page, run: Run) -> Locator:
+    return page.locator(f"tr[data-run='{run.id}']")
+
+
+# -- the process ------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_store_teaches_the_next_command(page: Page, empty: Dashboard) -> None:
+    assert empty.line == f"dashboard: {empty.url}\n"
+    assert empty.url.startswith("http://127.0.0.1:")
+    page.goto(empty.url)
+    expect(page.locator(".empty")).to_contain_text('flowkit deploy NOTEBOOK.ipynb --cron "0 6 * * *"')
+    expect(page.locator(".empty")).to_contain_text("flowkit run NOTEBOOK.ipynb")
+
+
+def test_ctrl_c_ends_it_at_once_and_an_open_page_comes_back_with_the_next_one(page: Page, empty: Dashboard) -> None:
+    page.goto(empty.url)
+    page.locator(".page.ready").wait_for()
+    began = time.monotonic()
+    assert empty.stop(signal.SIGINT) == (0, "", "")
+    assert time.monotonic() - began < 3
+    again = Dashboard(empty.home, port=int(empty.url.rstrip("/").rpartition(":")[2]))
+    with again.store() as store:
+        submit(store, deploy(store, "meanwhile"))
+    expect(page.locator("td.deployment")).to_have_text("meanwhile", timeout=15_000)
+    assert again.stop()[0] == 0
+
+
+def test_a_taken_port_is_told_in_one_line(site: Site, tmp_path: Path) -> None:
+    taken = Dashboard(tmp_path, port=site.port)
+    code, out, err = taken.process.wait(10), taken.line, taken.process.communicate()[1]
+    assert (code, out) == (2, "")
+    assert err == (f"flowkit: port {site.port} on 127.0.0.1 is taken; choose another: --port 0 takes a free one\n")
+
+
+def test_only_this_machine_can_connect(site: Site) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address we would be seen under
+        address = probe.getsockname()[0]
+    if address.startswith("127."):
+        address = "127.0.0.2"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, site.port), timeout=2).close()
+
+
+@pytest.mark.parametrize("path", ["/", "/ws", "/static/js/bokeh.min.js", "/notebook/x/1", "/autoload.js"])
+def test_another_host_name_is_refused_everywhere(site: Site, path: str) -> None:
+    assert answer(site, path, Host=f"evil.example:{site.port}")[0] == 403
+
+
+def test_this_machine_by_name_is_served(site: Site) -> None:
+    assert answer(site, "/", Host=f"localhost:{site.port}")[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+def test_another_sites_page_cannot_open_the_websocket(site: Site, origin: str) -> None:
+    handshake = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+                 "Sec-WebSocket-Version": "13"}  # fmt: skip
+    assert answer(site, "/ws", Origin=origin, **handshake)[0] == 403
+
+
+def answer(site: Site, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    with closing(HTTPConnection("127.0.0.1", site.port, timeout=5)) as connection:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read(), {name.lower(): value for name, value in response.getheaders()}
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_the_counts_the_queues_and_the_runs_newest_first(page: Page, site: Site) -> None:
+    opened(page, site)
+    counts = site.store.counts()
+    for state in ("pending", "running", "succeeded", "failed", "cancelled"):
+        expect(page.locator(f".chip.{state} b")).to_have_text(str(counts[State(state)]))
+    expect(page.locator(".figures").first).to_contain_text("gpu")
+    shown = page.locator("tbody tr[data-run]").evaluate_all("rows => rows.map(row => row.dataset.run)")
+    assert shown == [run.id for run in site.store.runs(limit=PAGE)]
+    failed = row(page, site.named["failed"])
+    expect(failed.locator(".state")).to_have_text("failed")
+    expect(failed.locator(".deployment")).to_have_text("flight_delays")
+    expect(failed.locator(".attempt")).to_have_text("3")
+    expect(failed.locator(".duration")).to_have_text("15.0 s")
+    expect(failed.locator(".why")).to_have_text("by_carrier: KeyError: 'carier'")
+
+
+def test_runs_that_no_worker_will_take_are_warned_about_with_the_remedy(page: Page, site: Site) -> None:
+    opened(page, site)
+    warning = page.locator(".line.warn")
+    expect(warning).to_contain_text("gpu")
+    expect(warning).to_contain_text("no worker is alive")
+    expect(warning).to_contain_text("flowkit worker")
+
+
+def test_runs_are_filtered_by_state_and_deployment_and_the_address_says_so(page: Page, site: Site) -> None:
+    opened(page, site)
+    page.locator(".chip.failed").click()
+    rows = page.locator("tbody tr[data-run]")
+    expect(rows).to_have_count(site.store.counts()[State.FAILED])
+    page.get_by_label("Deployment", exact=True).select_option("invoices")
+    expect(rows).to_have_count(len(site.store.runs(limit=999, deployment="invoices", states=[State.FAILED])))
+    assert "state=failed&deployment=invoices" in page.url
+    page.reload()
+    page.locator(".page.ready").wait_for()
+    expect(page.locator(".chip.failed")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_label("Deployment", exact=True)).to_have_value("invoices")
+    expect(row(page, site.named["timeout"])).to_be_visible()
+    page.locator(".chip.cancelled").click()
+    expect(page.locator(".empty")).to_contain_text("none fits")
+    page.get_by_role("button", name="Show all runs").click()
+    expect(row(page, site.named["failed"])).to_be_visible()
+
+
+def test_a_new_run_and_its_end_appear_by_themselves_within_a_second(page: Page, site: Site) -> None:
+    deployment = deploy(site.store, "live", queue="live")
+    opened(page, site, "?deployment=live")
+    run = submit(site.store, deployment)
+    expect(row(page, run).locator(".state")).to_have_text("pending", timeout=SOON)
+    run = begin(site.store, run)
+    expect(row(page, run).locator(".state")).to_have_text("running", timeout=SOON)
+    expect(row(page, run).locator(".duration")).to_have_text("2 s", timeout=4_000)
+    end(site.store, run)
+    expect(row(page, run).locator(".state")).to_have_text("succeeded", timeout=SOON)
+
+
+def test_news_leave_the_selection_the_place_and_the_notebook_alone(page: Page, site: Site) -> None:
+    deployment = deploy(site.store, "many", queue="many")
+    runs = [submit(site.store, deployment) for _ in range(60)]
+    opened_run = site.named["succeeded"]
+    opened(page, site, f"?deployment=many&run={opened_run.id}")
+    page.get_by_role("tab", name="Notebook").click()
+    frame = page.locator("iframe:not(.coming)")
+    expect(frame).to_have_count(1)
+    frame.evaluate("frame => frame.mark = 'the same'")
+    scroller = page.locator(".scroller")
+    scroller.evaluate("element => element.scrollTop = 700")
+    top = row(page, runs[30]).bounding_box()
+    newest = submit(site.store, deployment)
+    expect(row(page, newest)).to_be_attached(timeout=SOON)
+    assert row(page, runs[30]).bounding_box() == top
+    assert frame.evaluate("frame => frame.mark") == "the same"
+    expect(page.get_by_role("tab", name="Notebook")).to_have_attribute("aria-selected", "true")
+    assert f"run={opened_run.id}" in page.url
+
+
+def test_older_runs_are_a_page_away(page: Page, site: Site) -> None:
+    deployment = deploy(site.store, "paged", queue="paged")
+    runs = [submit(site.store, deployment) for _ in range(PAGE + 30)][::-1]
+    opened(page, site, "?deployment=paged")
+    rows = page.locator("tbody tr[data-run]")
+    expect(rows).to_have_count(PAGE)
+    page.get_by_role("button", name="Older").click()
+    expect(rows).to_have_count(30)
+    expect(rows.first).to_have_attribute("data-run", runs[PAGE].id)
+    expect(page.get_by_role("button", name="Older")).to_be_disabled()
+    page.get_by_role("button", name="Newer").click()
+    expect(rows).to_have_count(PAGE)
+    expect(rows.first).to_have_attribute("data-run", runs[0].id)
+
+
+def test_a_run_is_chosen_opened_and_closed_by_keyboard(page: Page, site: Site) -> None:
+    opened(page, site, "?deployment=flight_delays")
+    runs = site.store.runs(deployment="flight_delays")
+    row(page, runs[0]).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(row(page, runs[1])).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".detail dd").first).to_have_text(runs[1].id)
+    page.keyboard.press("ArrowUp")
+    expect(page.locator(".detail dd").first).to_have_text(runs[0].id)
+    page.keyboard.press("Escape")
+    expect(page.locator(".detail")).to_be_hidden()
+    expect(row(page, runs[0])).to_be_focused()
+    assert "run=" not in page.url
+
+
+# -- one run ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_opens_a_failed_run_with_its_reason_its_nodes_and_its_notebook(page: Page, site: Site) -> None:
+    run = site.named["failed"]
+    opened(page, site, f"?deployment=flight_delays&run={run.id}")
+    detail = page.locator(".detail")
+    expect(detail.locator(".failure")).to_contain_text("The notebook raised an error")
+    expect(detail.locator(".failure")).to_contain_text("by_carrier: KeyError: 'carier'")
+    expect(detail.locator(".parameters")).to_contain_text("['UA', 'B6', 'EV']")
+    nodes = detail.locator(".nodes tr")
+    expect(nodes).to_have_count(8)
+    expect(nodes.filter(has_text="by_carrier").first).to_contain_text("KeyError: 'carier'")
+    expect(nodes.filter(has_text="plot")).to_contain_text("by_carrier failed")
+    page.get_by_role("tab", name="Log").click()
+    expect(detail.locator(".log")).to_contain_text("842 flights, 167 late")
+    page.get_by_role("tab", name="Notebook").click()
+    notebook = page.frame_locator("iframe:not(.coming)")
+    expect(notebook.locator("#failed")).to_contain_text("KeyError: 'carier'")
+    expect(notebook.locator("#failed")).to_be_in_viewport()
+    expect(row(page, run)).to_have_attribute("aria-selected", "true")
+
+
+def test_a_running_run_shows_its_nodes_and_its_log_as_they_come(page: Page, site: Site) -> None:
+    run = begin(site.store, submit(site.store, deploy(site.store, "slow", queue="slow")))
+    opened(page, site, f"?run={run.id[:8]}")
+    expect(page.locator(".detail .nodes")).to_contain_text("No node has started.")
+    site.store.record(run.id, 1, steps(time.time() - 20, until="planes"))
+    expect(page.locator(".nodes tr[data-state='running']")).to_contain_text("planes", timeout=SOON)
+    page.get_by_role("tab", name="Log").click()
+    site.store.record(run.id, 1, [said("reading\n"), said("10%\r"), said("50%\r")])
+    log = page.locator(".log")
+    expect(log).to_have_text("reading\n50%", timeout=SOON)
+    site.store.record(run.id, 1, [said("100%\ndone\n"), said("\x1b[31mcareful\x1b[0m\n", stream="stderr")])
+    expect(log).to_have_text("reading\n100%\ndone\ncareful\n", timeout=SOON)
+    page.get_by_role("tab", name="Notebook").click()
+    expect(page.frame_locator("iframe:not(.coming)").locator("body")).to_contain_text("has saved none")
+    save(site.artifacts, run, [code("1", prints("so far"))])
+    page.get_by_role("button", name="Reload").click()
+    expect(page.frame_locator("iframe:not(.coming)").locator("body")).to_contain_text("so far")
+    page.locator("iframe").evaluate("frame => frame.mark = 'the same'")
+    site.store.record(run.id, 1, steps(time.time() - 15, until="joined"), output="/elsewhere/notebook.ipynb")
+    expect(page.get_by_role("tab", name="Nodes")).to_have_text("Nodes 3/8", timeout=SOON)
+    assert page.locator("iframe").evaluate("frame => frame.mark") == "the same"
+    save(site.artifacts, run, [code("1", prints("all of it"))])
+    end(site.store, run)
+    expect(page.frame_locator("iframe:not(.coming)").locator("body")).to_contain_text("all of it")
+
+
+def test_a_run_of_ten_thousand_nodes_shows_first_what_failed(page: Page, site: Site) -> None:
+    run = begin(site.store, submit(site.store, deploy(site.store, "wide", queue="wide")))
+    names = [f"n{number}" for number in range(10_000)]
+    at = time.time() - 60
+    events = [Event("flow", at, flow="f", data={"nodes": {name: [] for name in names}})]
+    for name in names:
+        events += [Event("node", at, name, "f", State.RUNNING), Event("node", at + 1, name, "f", State.SUCCEEDED)]
+    events += [Event("node", at + 1, "n9000", "f", State.FAILED, error="E: here")]
+    site.store.record(run.id, 1, events)
+    end(site.store, run, cause=Cause.NOTEBOOK, error="n9000: E: here")
+    opened(page, site, f"?run={run.id}")
+    expect(page.get_by_role("tab", name="Nodes")).to_have_text("Nodes 10000/10000")
+    expect(page.locator(".nodes tr")).to_have_count(300)
+    expect(page.locator(".nodes tr[data-state='failed']")).to_contain_text("n9000")
+
+
+def test_a_link_to_a_run_that_is_gone_says_so(page: Page, site: Site) -> None:
+    opened(page, site, "?run=deadbeef")
+    expect(page.locator(".detail")).to_contain_text("deadbeef")
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator(".detail")).to_be_hidden()
+
+
+# -- nothing from elsewhere, nothing that runs -------------------------------------------------------------------------
+
+
+def test_everything_on_the_page_comes_from_this_machine(page: Page, site: Site) -> None:
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("websocket", lambda socket: requests.append(socket.url))
+    opened(page, site, f"?run={site.named['succeeded'].id}")
+    page.get_by_role("tab", name="Notebook").click()
+    expect(page.frame_locator("iframe:not(.coming)").locator("img")).to_be_visible()
+    page.wait_for_timeout(500)
+    elsewhere = [
+        url for url in requests if not url.startswith((site.url, "blob:", "data:", site.url.replace("http", "ws")))
+    ]
+    assert elsewhere == []
+    assert any("/notebook/" in url for url in requests)
+
+
+def test_names_parameters_errors_and_logs_are_text_whatever_they_say(page: Page, site: Site) -> None:
+    deployment = deploy(site.store, HOSTILE, queue=HOSTILE)
+    run = begin(site.store, submit(site.store, deployment, **{HOSTILE: HOSTILE}), worker=HOSTILE)
+    at = time.time()
+    site.store.record(run.id, 1, [
+        Event("flow", at, flow=HOSTILE, data={"nodes": {HOSTILE: []}}),
+        Event("node", at, HOSTILE, HOSTILE, State.RUNNING),
+        Event("node", at, HOSTILE, HOSTILE, State.FAILED, error=HOSTILE),
+        said(HOSTILE), said(HOSTILE, stream=HOSTILE),
+    ])  # fmt: skip
+    save(site.artifacts, run, [code(HOSTILE, prints(HOSTILE), shows({"text/html": HOSTILE}))])
+    end(site.store, run, cause=Cause.NOTEBOOK, error=HOSTILE)
+    submit(site.store, deployment)  # waits on a queue of that name, without a worker
+    opened(page, site, f"?run={run.id}")
+    page.locator(".nodes tr").wait_for()
+    for name in ("Log", "Notebook", "Nodes"):
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(200)
+    expect(page.locator(".failure")).to_contain_text(HOSTILE)
+    assert page.locator("img").count() == 0
+    assert [frame.url for frame in page.frames if frame.evaluate("window.__x") is not None] == []
+    site.store.cancel(site.store.runs(deployment=HOSTILE, states=[State.PENDING])[0].id, now=now())
+
+
+def test_a_notebook_runs_nothing_loads_nothing_and_leads_nowhere(page: Page, site: Site) -> None:
+    with Elsewhere() as elsewhere:
+        evil = elsewhere.url
+        markup = (
+            f"<script>window.__x=1; fetch('{evil}fetch')</script><img src='{evil}img' onerror='parent.__x=1'>"
+            f"<meta http-equiv=refresh content='0;url={evil}refresh'><iframe src='{evil}frame'></iframe>"
+            f"<link rel=stylesheet href='{evil}css'><style>@import '{evil}import'; body {{ background: url({evil}bg) }}"
+            f"@font-face {{ font-family: q; src: url({evil}font) }} body {{ font-family: q }}</style>"
+            f"<form action='{evil}form'><button>send</button></form><object data='{evil}object'></object>"
+            f"<base href='{evil}base/'><video src='{evil}video' autoplay></video><a href=javascript:parent.__x=1>go</a>"
+        )
+        run = begin(site.store, submit(site.store, deploy(site.store, "evil", queue="evil")))
+        save(site.artifacts, run, [
+            code("1", shows({"text/html": markup}), shows({"image/svg+xml": f"<svg onload='parent.__x=1'>{markup}"})),
+            code("2", shows({"application/javascript": "parent.__x=1"}), shows({"text/markdown": markup})),
+            v4.new_markdown_cell(f"{markup} ![]({evil}markdown)"),
+        ])  # fmt: skip
+        end(site.store, run)
+        opened(page, site, f"?run={run.id}")
+        page.get_by_role("tab", name="Notebook").click()
+        notebook = page.frame_locator("iframe:not(.coming)")
+        notebook.get_by_text("go").first.click()
+        notebook.get_by_text("send").first.click()
+        page.wait_for_timeout(1_000)
+        expect(notebook.locator("section")).to_have_count(3)
+        assert page.evaluate("window.__x") is None
+        assert elsewhere.asked == []
+        # Opened on its own it may not do more.
+        page.goto(f"{site.url}notebook/{run.id}/1")
+        page.wait_for_timeout(500)
+        assert page.url == f"{site.url}notebook/{run.id}/1"
+        assert elsewhere.asked == []
+
+
+class Elsewhere:
+    """Another site, that would hear of it."""
+
+    def __enter__(self) -> Elsewhere:
+        asked = self.asked = list[str]()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.send_error(404)
+
+            do_POST = do_GET
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_the_notebook_route_gives_what_the_store_knows_and_nothing_else(site: Site) -> None:
+    run = site.named["failed"]
+    status, body, headers = answer(site, f"/notebook/{run.id}/3")
+    assert status == 200
+    assert b"carier" in body
+    assert headers["content-security-policy"] == document.POLICY
+    assert headers["x-content-type-options"] == "nosniff"
+    status, body, headers = answer(site, f"/notebook/{run.id}/3.ipynb")
+    assert (status, body) == (200, site.artifacts.read(f"runs/{run.id}/3/notebook.ipynb"))
+    assert headers["content-disposition"] == f'attachment; filename="{run.id[:8]}-3.ipynb"'
+
+    unknown = "00000000-0000-0000-0000-000000000000"
+    for there in (f"{unknown}/1", f"{run.id}/4", f"{run.id}/0"):
+        site.artifacts.write(f"runs/{there}/notebook.ipynb", SNAPSHOT.encode())
+    for path in (
+        f"{run.id}/4", f"{run.id}/0", f"{run.id[:8]}/3", f"{unknown}/1", f"{run.id}/3/", "..%2f..%2fflowkit.db/1",
+        f"{run.id}/..%2f..%2f{run.id}/3", f"{run.id.upper()}/3", "",
+    ):  # fmt: skip
+        assert answer(site, f"/notebook/{path}")[0] == 404, path
+
+
+def test_a_broken_notebook_is_told_and_can_still_be_downloaded(site: Site) -> None:
+    run = begin(site.store, submit(site.store, deploy(site.store, "torn", queue="torn")))
+    site.artifacts.write(f"runs/{run.id}/1/notebook.ipynb", b'{"cells": [')
+    status, body, _ = answer(site, f"/notebook/{run.id}/1")
+    assert status == 502
+    assert b"cannot be read as a notebook" in body
+    assert answer(site, f"/notebook/{run.id}/1.ipynb")[1] == b'{"cells": ['
+
+
+# -- looks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_their_ground(page: Page, site: Site, scheme: Literal["light", "dark"]) -> None:
+    """WCAG AA: 4.5 to 1, for every text on the page with a run selected."""
+    page.emulate_media(color_scheme=scheme)
+    opened(page, site, f"?run={site.named['failed'].id}")
+    page.locator(".nodes tr").first.wait_for()
+    assert page.evaluate(f"({CONTRASTS})({FIND})") == []
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+def test_nothing_is_wider_than_the_window(page: Page, site: Site, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 700})
+    opened(page, site, "?deployment=flight_delays")
+    for selector in (".page", ".scroller"):
+        assert page.locator(selector).evaluate("element => element.scrollWidth - element.clientWidth") == 0
+    row(page, site.named["failed"]).click()
+    page.locator(".nodes tr").first.wait_for()
+    for selector in (".page", ".detail", ".nodes"):
+        assert page.locator(selector).evaluate("element => element.scrollWidth - element.clientWidth") == 0
+
+
+#: The page's own element, within the shadow roots it is drawn in.
+FIND = """(function find(node) {
+  for (const element of node.querySelectorAll("*")) {
+    if (element.matches(".page")) return element;
+    const found = element.shadowRoot && find(element.shadowRoot);
+    if (found) return found;
+  }
+})(document)"""
+
+CONTRASTS = """page => {
+  const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = colour => {
+    pixel.clearRect(0, 0, 1, 1); pixel.fillStyle = colour; pixel.fillRect(0, 0, 1, 1);
+    return [...pixel.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = element => {
+    for (; element; element = element.parentElement) {
+      const colour = rgba(getComputedStyle(element).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+  };
+  const bad = new Set();
+  for (const element of page.querySelectorAll("*")) {
+    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.checkVisibility() || element.disabled || element.tagName === "OPTION") continue;
+    const [a, b] = [light(rgba(getComputedStyle(element).color)), light(ground(element))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) bad.add(`${element.className || element.tagName}: ${ratio.toFixed(2)}`);
+  }
+  return [...bad];
+}"""

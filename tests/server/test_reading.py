@@ -1,0 +1,170 @@
+"""However many browsers look, the store is asked as often as for one; and each is told what it asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowkit.errors import Unavailable
+from flowkit.model import Cause, Run, State, now
+from flowkit.server.dashboard.reading import PAGE, TAIL, Asked, Reader, Seen, View
+from flowkit.store import Store
+from tests.server.mix import begin, deploy, end, said, steps, submit
+
+
+class Looking:
+    """A browser without a screen."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.seen: list[Seen] = []
+        self._told = threading.Condition()
+
+    def show(self, seen: Seen) -> None:
+        with self._told:
+            self.seen.append(seen)
+            self._told.notify_all()
+
+    def wait(self, until: Callable[[Seen], Any]) -> Seen:
+        with self._told:
+            assert self._told.wait_for(lambda: self.seen and until(self.seen[-1]), timeout=5), self.seen[-1:]
+            return self.seen[-1]
+
+
+class Counted(Store):
+    """A store that counts how often it is asked."""
+
+    questions = 0
+    broken = False
+
+    def counts(self) -> dict[State, int]:
+        if self.broken:
+            raise Unavailable("cannot use the database x: gone")
+        return super().counts()
+
+    def runs(self, **given: Any) -> list[Run]:
+        self.questions += 1
+        return super().runs(**given)
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Iterator[Counted]:
+    with Counted.open(f"sqlite:///{tmp_path / 'flowkit.db'}") as store:
+        yield store
+
+
+@pytest.fixture
+def reader(counted: Counted) -> Iterator[Reader]:
+    reader = Reader(counted)
+    yield reader
+    reader.close()
+
+
+def test_fifty_browsers_on_one_page_cost_as_many_questions_as_one(counted: Counted, reader: Reader) -> None:
+    viewers = [Looking(Asked()) for _ in range(50)]
+    for viewer in viewers:
+        reader.add(viewer)
+    time.sleep(2.4)
+    assert all(len(viewer.seen) >= 3 for viewer in viewers)
+    assert counted.questions <= 6
+
+
+def test_nobody_looking_costs_nothing(counted: Counted, reader: Reader) -> None:
+    viewer = Looking(Asked())
+    reader.add(viewer)
+    viewer.wait(lambda seen: seen.overview)
+    reader.remove(viewer)
+    time.sleep(0.2)
+    before = counted.questions
+    time.sleep(1.3)
+    assert counted.questions == before
+
+
+def test_a_viewer_that_turns_elsewhere_is_answered_at_once(counted: Counted, reader: Reader) -> None:
+    deployment = deploy(counted, "a")
+    failed = end(counted, begin(counted, submit(counted, deployment)), cause=Cause.NOTEBOOK, error="E: x")
+    waiting = submit(counted, deployment)
+    viewer = Looking(Asked())
+    reader.add(viewer)
+    assert viewer.wait(lambda seen: seen.runs).runs == [waiting, failed]
+    viewer.asked = Asked(View(states=(State.FAILED,)), turns=(1, 0))
+    began = time.monotonic()
+    reader.wake()
+    assert viewer.wait(lambda seen: seen.asked.turns == (1, 0)).runs == [failed]
+    assert time.monotonic() - began < 0.5
+
+
+def test_pages_go_on_where_the_one_before_ended_and_survive_a_pruned_run(counted: Counted, reader: Reader) -> None:
+    deployment = deploy(counted, "a")
+    ids = [submit(counted, deployment).id for _ in range(PAGE + 3)][::-1]
+    viewer = Looking(Asked())
+    reader.add(viewer)
+    seen = viewer.wait(lambda seen: seen.runs)
+    assert ([run.id for run in seen.runs or ()], seen.more) == (ids[:PAGE], True)
+    viewer.asked = Asked(View(before=ids[PAGE - 1]), turns=(1, 0))
+    reader.wake()
+    seen = viewer.wait(lambda seen: seen.asked.turns == (1, 0))
+    assert ([run.id for run in seen.runs or ()], seen.more) == (ids[PAGE:], False)
+    viewer.asked = Asked(View(before="00000000-0000-0000-0000-000000000000"), turns=(2, 0))
+    reader.wake()
+    assert len(viewer.wait(lambda seen: seen.asked.turns == (2, 0)).runs or ()) == PAGE
+
+
+def test_a_followed_run_grows_by_what_it_records_and_begins_anew_with_an_attempt(
+    counted: Counted, reader: Reader
+) -> None:
+    deployment = deploy(counted, "a", retries=1, backoff=0.0)
+    run = begin(counted, submit(counted, deployment))
+    viewer = Looking(Asked(run=run.id[:8]))
+    reader.add(viewer)
+    viewer.wait(lambda seen: seen.followed)
+    counted.record(run.id, 1, [*steps(1000.0, until="joined"), said("one\n"), said("two\n")])
+    followed = viewer.wait(lambda seen: seen.followed and seen.followed.log).followed
+    assert followed is not None
+    assert [(piece.place, piece.text) for piece in followed.log] == [(1, "one\n"), (2, "two\n")]
+    assert {node.name: node.state for node in followed.nodes}["joined"] is State.RUNNING
+    counted.record(run.id, 1, [said("x" * TAIL), said("end\n")])
+    followed = viewer.wait(lambda seen: seen.followed and seen.followed.outputs == 4).followed
+    assert followed is not None
+    assert [(piece.place, piece.text) for piece in followed.log] == [(4, "end\n")]
+
+    end(counted, run, cause=Cause.NOTEBOOK, error="E: x")
+    again = begin(counted, counted.run(run.id), at=now())
+    counted.record(again.id, 2, [said("again\n")])
+    followed = viewer.wait(lambda seen: seen.followed and seen.followed.run.attempt == 2 and seen.followed.log).followed
+    assert followed is not None
+    assert [(piece.place, piece.text) for piece in followed.log] == [(1, "again\n")]
+    assert followed.nodes == []
+
+
+def test_a_run_that_is_not_there_is_told_and_the_rest_goes_on(counted: Counted, reader: Reader) -> None:
+    viewer = Looking(Asked(run="feedbeef"))
+    reader.add(viewer)
+    seen = viewer.wait(lambda seen: seen.missing)
+    assert "feedbeef" in (seen.missing or "")
+    assert seen.runs == []
+
+
+def test_a_store_that_does_not_answer_is_told_and_asked_again(counted: Counted, reader: Reader) -> None:
+    counted.broken = True
+    viewer = Looking(Asked())
+    reader.add(viewer)
+    assert viewer.wait(lambda seen: seen.problem).problem == "cannot use the database x: gone"
+    counted.broken = False
+    assert viewer.wait(lambda seen: seen.overview).problem is None
+
+
+def test_a_browser_that_cannot_be_told_is_left_and_the_others_are_not(counted: Counted, reader: Reader) -> None:
+    class Torn(Looking):
+        def show(self, seen: Seen) -> None:
+            raise RuntimeError("its session is gone")
+
+    reader.add(Torn(Asked()))
+    viewer = Looking(Asked())
+    reader.add(viewer)
+    viewer.wait(lambda _: len(viewer.seen) >= 3)
