@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -286,6 +286,10 @@ class CurrentRun:
         pairs = json.loads(text)
         at = pairs.pop("scheduled_for")
         return cls(scheduled_for=at and datetime.fromisoformat(at).astimezone(ZoneInfo(pairs["zone"])), **pairs)
+
+
+#: How long after its last sign of life a worker is believed to be there.
+LIVE = timedelta(seconds=20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -232,9 +232,10 @@ class Runs(Database):
         with self.reading() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
-    def ready(self, queues: Sequence[str], now: datetime) -> int:
-        """How many runs of these queues could be claimed now."""
-        query = sa.select(sa.func.count()).select_from(runs).where(_runnable(now), runs.c.queue.in_(queues))
+    def ready(self, queues: Sequence[str], *, now: datetime, limit: int) -> int:
+        """How many runs of these queues could be claimed now; no more than *limit* are counted."""
+        some = sa.select(runs.c.id).where(_runnable(now), runs.c.queue.in_(queues)).limit(limit)
+        query = sa.select(sa.func.count()).select_from(some.subquery())
         with self.reading() as connection:
             return connection.execute(query).scalar_one()
 

@@ -641,6 +641,7 @@ def test_the_numbers_of_the_dashboard(store: Store) -> None:
         State.CANCELLED: 0,
     }
     assert store.depth(T0) == {"a": 2, "b": 1}
-    assert store.ready(["a", "b"], now=T0) == 2
-    assert store.ready(["a"], now=at(60)) == 2
-    assert store.ready([], now=T0) == 0
+    assert store.ready(["a", "b"], now=T0, limit=9) == 2
+    assert store.ready(["a"], now=at(60), limit=9) == 2
+    assert store.ready(["a"], now=at(60), limit=1) == 1
+    assert store.ready([], now=T0, limit=9) == 0

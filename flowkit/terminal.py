@@ -1,0 +1,238 @@
+"""How runs look in a terminal: tables, one run in full, and a run followed node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from rich.console import Console, ConsoleOptions
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Grid
+from rich.text import Text
+
+from flowkit.events import Event, fold
+from flowkit.model import Deployment, NodeRun, Run, State, Worker
+
+MARKS = {
+    State.PENDING: ("·", "dim"),
+    State.RUNNING: ("▸", "cyan"),
+    State.SUCCEEDED: ("✓", "green"),
+    State.FAILED: ("✗", "red"),
+    State.CANCELLED: ("■", "yellow"),
+    State.SKIPPED: ("↷", "dim"),
+}
+
+#: Columns of a cell, at most; a longer one is cut.
+WIDEST = 40
+
+#: Wide enough that nothing is cut off where a program or a file reads it.
+PIPED = 1000
+
+
+def console(*, stderr: bool = False) -> Console:
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PIPED)
+
+
+def state(of: State) -> Text:
+    mark, style = MARKS[of]
+    return Text(f"{mark} {of}", style=style)
+
+
+def runs_table(runs: Iterable[Run], *, output: bool = False) -> Table:
+    """In the order given. *output*: with the paths of the executed notebooks instead of the errors."""
+    table = Table(
+        "run", "deployment", "state", ">attempt", "created", ">duration", below="output" if output else "error"
+    )
+    for run in runs:
+        table.add(
+            run.id[:8],
+            run.label,
+            state(run.state),
+            str(run.attempt),
+            local(run.created),
+            duration(run.started, run.finished),
+            below=run.output if output else run.error,
+        )
+    return table
+
+
+def deployments_table(deployments: Iterable[Deployment], when: dict[str, str]) -> Table:
+    """*when*: each deployment's schedule in words."""
+    table = Table("deployment", ">version", "schedule", "next", "queue", below="notebook")
+    for deployment in deployments:
+        upcoming = deployment.schedule.next if deployment.schedule else None
+        given = "".join(f" {name}={value!r}" for name, value in deployment.parameters.items())
+        table.add(
+            deployment.name,
+            str(deployment.version),
+            when.get(deployment.name, "by hand"),
+            Text("paused", style="yellow") if deployment.paused else local(upcoming),
+            deployment.policy.queue,
+            below=deployment.notebook + given,
+        )
+    return table
+
+
+def nodes_table(nodes: Iterable[NodeRun]) -> Table:
+    table = Table("node", "state", "started", ">duration", below="error")
+    for node in nodes:
+        table.add(
+            node.name,
+            state(node.state),
+            local(node.started),
+            duration(node.started, node.finished),
+            below=node.error,
+        )
+    return table
+
+
+def workers_table(workers: Iterable[Worker], at: datetime) -> Table:
+    table = Table("worker", "queues", ">concurrency", "started", ">seen")
+    for worker in workers:
+        ago = f"{(at - worker.seen).total_seconds():.0f} s ago"
+        table.add(worker.id, ", ".join(worker.queues), str(worker.concurrency), local(worker.started), ago)
+    return table
+
+
+class Table:
+    """Aligned columns, and one long text a row: on a terminal on a line of its own, where it can be read and copied;
+    in a pipe as the last column, so that a line is a row."""
+
+    def __init__(self, *headers: str, below: str | None = None) -> None:
+        """*headers*: with ``>`` in front, the column is aligned to the right."""
+        self._right = [header.startswith(">") for header in headers]
+        self._headers = [Text(header.lstrip(">"), style="bold") for header in headers]
+        self._below = below
+        self._rows: list[tuple[list[Text], str]] = []
+
+    def add(self, *cells: str | Text, below: str | None = None) -> None:
+        self._rows.append(([Text(cell) if isinstance(cell, str) else cell for cell in cells], below or ""))
+
+    def __rich_console__(self, to: Console, _: ConsoleOptions) -> Iterator[Text]:
+        rows = [(self._headers, self._below or ""), *self._rows]
+        for cells, _below in rows:
+            for cell in cells:
+                cell.truncate(WIDEST, overflow="ellipsis")
+        widths = [max(cells[column].cell_len for cells, _ in rows) for column in range(len(self._headers))]
+        for number, (cells, below) in enumerate(rows):
+            line = Text("  ").join(
+                self._aligned(cell, width, right) for cell, width, right in zip(cells, widths, self._right, strict=True)
+            )
+            if not to.is_terminal:
+                line = Text("  ").join([line, Text(below)]) if self._below else line
+            line.rstrip()
+            yield line
+            if to.is_terminal and number and below:
+                yield Text(f"  {below}", style="dim", overflow="fold")
+
+    @staticmethod
+    def _aligned(cell: Text, width: int, right: bool) -> Text:
+        padded = cell.copy()
+        missing = width - cell.cell_len
+        if right:
+            padded.pad_left(missing)
+        else:
+            padded.pad_right(missing)
+        return padded
+
+
+def run_details(run: Run) -> Grid:
+    """One run's facts, a line each; those it does not have are left out."""
+    facts = {
+        "run": run.id,
+        "deployment": f"{run.deployment} (version {run.version})" if run.deployment else None,
+        "notebook": run.notebook,
+        "state": state(run.state),
+        "cause": run.cause,
+        "error": run.error and Text(run.error, style="red"),
+        "attempt": f"{run.attempt} of at most {run.last_attempt}",
+        "queue": f"{run.policy.queue}, priority {run.policy.priority}",
+        "parameters": Text(" ".join(f"{name}={value!r}" for name, value in run.parameters.items())) or None,
+        "scheduled for": run.scheduled_for and local(run.scheduled_for),
+        "created": local(run.created),
+        "started": run.started and local(run.started),
+        "finished": run.finished and local(run.finished),
+        "duration": run.started and duration(run.started, run.finished),
+        "worker": run.worker,
+        "output": run.output and Text(run.output, overflow="fold"),
+    }
+    table = Grid.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, value if isinstance(value, Text) else Text(str(value)))
+    return table
+
+
+class Following:
+    """Shows a run's nodes as they end, with a bar below on a terminal. A context manager."""
+
+    def __init__(self, to: Console) -> None:
+        self._console = to
+        self._events: list[Event] = []
+        self._attempt = 0
+        self._said: set[tuple[str, State]] = set()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=to,
+            transient=True,
+            disable=not to.is_terminal,
+        )
+        self._bar = self._progress.add_task("waiting for a worker", total=None)
+
+    def __enter__(self) -> Following:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, run: Run, events: Sequence[Event]) -> None:
+        if run.attempt != self._attempt:
+            self._begin(run)
+        self._events.extend(events)
+        if not events and not run.state.final:
+            return
+        nodes = fold(self._events, ended=run.state.final)
+        for node in nodes:
+            if node.state.final and (node.name, node.state) not in self._said:
+                self._said.add((node.name, node.state))
+                self._say(node)
+        done = sum(node.state.final for node in nodes)
+        running = [node.name for node in nodes if node.state is State.RUNNING]
+        self._progress.update(
+            self._bar, completed=done, total=len(nodes) or None, description=", ".join(running[:3]) or run.label
+        )
+
+    def _begin(self, run: Run) -> None:
+        if self._attempt:
+            self._console.print(Text(f"attempt {run.attempt}", style="yellow"))
+        self._attempt = run.attempt
+        self._events.clear()
+        self._said.clear()
+
+    def _say(self, node: NodeRun) -> None:
+        mark, style = MARKS[node.state]
+        line = Text.assemble((f"{mark} ", style), node.name, (f"  {duration(node.started, node.finished)}", "dim"))
+        if node.error:
+            line.append(f"  {node.error}", style="red" if node.state is State.FAILED else "dim")
+        self._console.print(line)
+
+
+def local(at: datetime | None) -> str:
+    """In the reader's own zone, to the second."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def duration(started: datetime | None, finished: datetime | None) -> str:
+    if started is None or finished is None:
+        return ""
+    seconds = (finished - started).total_seconds()
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return str(timedelta(seconds=round(seconds)))

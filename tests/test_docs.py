@@ -1,0 +1,108 @@
+"""The documents say what is. `python -m tests.test_docs` writes anew what is generated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from flowkit.cli import cli
+from flowkit.config import Config
+from flowkit.model import EXIT_CODES, MOVES, Cause, State
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")]}
+REFERENCE = ROOT / "docs" / "cli.md"
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    yield from sorted(cli.commands.items())
+
+
+def generated() -> str:
+    """docs/cli.md: the help of every command, as it is printed."""
+    parts = [
+        "# The command line\n\nWhat `flowkit COMMAND --help` prints; written by `make docs`.\n",
+        _help(cli, "flowkit"),
+        *(_help(command, f"flowkit {name}") for name, command in commands()),
+    ]
+    return "\n".join(parts)
+
+
+def _help(command: click.Command, path: str) -> str:
+    context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+    text = command.get_help(context)
+    return f"## {path}\n\n```\n{text}\n```\n"
+
+
+def test_the_readme_names_every_command_with_what_its_help_says() -> None:
+    rows = dict(re.findall(r"^\| `flowkit ([^`]+)` \| (.+) \|$", README, re.M))
+    for name, command in commands():
+        context = click.Context(command, info_name=name)
+        arguments = [p.make_metavar(context) for p in command.params if isinstance(p, click.Argument)]
+        usage = " ".join([name, *arguments]).replace("|", r"\|")
+        assert command.help is not None
+        first = re.split(r"(?<=\.)\s", " ".join(command.help.split()))[0]
+        assert rows.pop(usage, None) == first, usage
+    assert rows == {}
+
+
+def test_the_reference_of_the_command_line_is_what_help_prints() -> None:
+    assert REFERENCE.read_text() == generated(), "run: make docs"
+
+
+def test_the_reference_lists_every_setting_with_its_meaning() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text()
+    assert Config.from_env.__doc__ is not None
+    names = re.findall(r"^ {8}(FLOWKIT_\w+)", Config.from_env.__doc__, re.M)
+    assert len(names) >= 6
+    for name in names:
+        assert f"`{name}`" in text
+
+
+def test_the_reference_lists_states_causes_and_exit_codes() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text()
+    for state in State:
+        assert f"`{state}`" in text
+    for cause in Cause:
+        assert re.search(rf"\| `{cause}` \|.*\| {EXIT_CODES[cause]} \|", text), cause
+    for state, targets in MOVES.items():
+        for target in targets:
+            assert f"{state} → {target}" in text, "a move of the table is not in the reference"
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_link_between_documents_leads_somewhere(name: str) -> None:
+    folder = ROOT if name in ("README.md", "CHANGELOG.md") else ROOT / "docs"
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", DOCS[name]):
+        assert (folder / target).exists(), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("name", [name for name in DOCS if "```python" in DOCS[name]])
+def test_the_code_in_the_documents_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All python blocks of a document, in order, as cells of one notebook. One marked `# not run` is only compiled."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", DOCS[name], re.S), 1):
+        code = compile(block, f"{name}, block {number}", "exec")
+        if "# not run" not in block:
+            exec(code, namespace)
+
+
+@pytest.mark.parametrize("name", [name for name in DOCS if name != "CHANGELOG.md"])
+def test_every_flowkit_command_in_the_documents_exists(name: str) -> None:
+    for line in re.findall(r"^\$ (?:\w+=\S+ )*flowkit (.+)$", DOCS[name], re.M):
+        words = line.split("#")[0].split()
+        assert words[0] in cli.commands, line
+        options = {name for param in cli.commands[words[0]].params for name in param.opts}
+        for word in words[1:]:
+            if word.startswith("-") and not re.fullmatch(r"-\d+", word):
+                assert word in options, line
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(generated())

@@ -1,0 +1,181 @@
+"""What may import what, as data; see the rooms in docs/discussion.md. A breach is told in a sentence."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "flowkit"
+
+SHARED = ("model", "errors", "config", "events", "artifacts", "notebook", "parameters")
+
+#: room -> what of flowkit it may import. The longest prefix of a module's name decides its room.
+MAY_IMPORT = {
+    **dict.fromkeys(SHARED, SHARED),
+    "flow": (*SHARED, "flow"),
+    "store": (*SHARED, "store"),
+    "worker": (*SHARED, "store", "worker"),
+    "worker.kernel": (
+        *SHARED,
+        *(f"worker.{part}" for part in ("kernels", "executed", "outputs", "process", "reporter")),
+    ),
+    "worker.executed": SHARED,
+    "worker.outputs": (*SHARED, "worker.executed", "worker.process"),
+    "worker.process": SHARED,
+    "worker.reporter": SHARED,
+    "worker.cron": SHARED,
+    "worker.kernels": SHARED,
+    "worker.broker": SHARED,
+    "worker.dispatch": (*SHARED, "store", "worker.cron", "worker.executed", "worker.kernel"),
+    "server": (*SHARED, "store", "server"),
+    "terminal": (*SHARED,),
+    "client": (*SHARED, "flow.current", "store", "worker.broker", "worker.cron", "worker.kernels"),
+    "cli": ("*",),
+    "__main__": ("cli",),
+    "__init__": ("*",),
+}
+
+#: heavy library -> the modules that alone may import it.
+OWNERS = {
+    "sqlalchemy": ("store",),
+    "alembic": ("store",),
+    "huey": ("worker.broker", "worker.worker"),
+    "redis": ("worker.broker",),
+    "papermill": ("worker.executed",),
+    "nbformat": ("worker.executed", "worker.outputs", "server"),
+    "nbclient": ("worker.outputs",),
+    "jupyter_client": ("worker.process", "worker.kernels"),
+    "zmq": ("worker.process",),
+    "cronsim": ("worker.cron",),
+    "panel": ("server",),
+    "param": ("server",),
+    "bokeh": ("server",),
+    "tornado": ("server",),
+    "nbconvert": ("server",),
+    "pandas": ("server",),
+    "fsspec": ("artifacts",),
+    "rich": ("terminal",),
+    "click": ("cli",),
+}
+
+#: rooms that every kernel loads: the standard library only.
+BARE = (*SHARED, "flow", "__init__")
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
+    """Each imported module; ``from flowkit.worker import cron`` counts as flowkit.worker.cron."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole if _is_module(whole) else node.module), node
+
+
+def _is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def _room(module: str) -> str:
+    fitting = [room for room in MAY_IMPORT if module == room or module.startswith(room + ".")]
+    assert fitting, f"flowkit/{module} is in no room: put it where its process is, and say here what it may import"
+    return max(fitting, key=len)
+
+
+def _within(module: str, rooms: tuple[str, ...]) -> bool:
+    return any(room == "*" or module == room or module.startswith(room + ".") for room in rooms)
+
+
+MODULES = dict(modules())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_its_room_may(module: str) -> None:
+    may = MAY_IMPORT[_room(module)]
+
+    for name, node in imports(MODULES[module]):
+        if not name.startswith("flowkit.") or _typing_only(MODULES[module], node):
+            continue
+        other = name.removeprefix("flowkit.")
+        assert _within(other, may), f"flowkit.{module} (line {node.lineno}) imports {name}; it may import {may}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_heavy_library_is_imported_by_its_owner_alone(module: str) -> None:
+    for name, node in imports(MODULES[module]):
+        owners = OWNERS.get(name.split(".")[0])
+        assert owners is None or _within(module, owners), f"flowkit.{module} imports {name}, which belongs to {owners}"
+        if _within(module, BARE) and not (module == "artifacts" and name == "fsspec"):
+            top = name.split(".")[0]
+            assert top == "flowkit" or top in sys.stdlib_module_names, (
+                f"flowkit.{module} (line {node.lineno}) imports {name}; every kernel loads this module, "
+                "so it may import the standard library only"
+            )
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in ("cli", "__init__")])
+def test_flowkit_modules_are_imported_at_the_top(module: str) -> None:
+    tree = MODULES[module]
+    top = set(map(id, tree.body)) | {id(s) for n in tree.body if isinstance(n, ast.If) for s in n.body}
+
+    for name, node in imports(tree):
+        if name.startswith("flowkit"):
+            assert id(node) in top, f"flowkit.{module} (line {node.lineno}) imports {name} within a function"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_config_reads_the_environment_and_only_model_the_wall_clock(module: str) -> None:
+    for node in ast.walk(MODULES[module]):
+        if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+            continue
+        name = f"{node.value.id}.{node.attr}"
+        if module != "config":
+            assert name not in ("os.environ", "os.getenv"), f"flowkit.{module} (line {node.lineno}) reads a setting"
+        if module != "model":
+            assert name not in ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"), (
+                f"flowkit.{module} (line {node.lineno}) reads the wall clock; take the time as an argument"
+            )
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    needs = {
+        module: {
+            name.removeprefix("flowkit.")
+            for name, node in imports(tree)
+            if name.startswith("flowkit.") and not _typing_only(tree, node)
+        }
+        - {module}
+        for module, tree in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"import cycle: {' -> '.join((*path[path.index(module) :], module))}"
+        if module in done or module not in needs:
+            return
+        for other in sorted(needs[module]):
+            visit(other, (*path, module))
+        done.add(module)
+
+    for module in needs:
+        visit(module, ())
+
+
+def _typing_only(tree: ast.Module, statement: ast.stmt) -> bool:
+    return any(
+        isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and statement in node.body
+        for node in ast.walk(tree)
+    )
