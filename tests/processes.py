@@ -37,18 +37,23 @@ def worker(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
     try:
         yield process
+    except BaseException:
+        process.kill()
+        assert process.stderr is not None
+        sys.stderr.write(process.stderr.read())  # why a test that uses it has failed
+        raise
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-        finally:
-            assert process.stderr is not None
-            sys.stderr.write(process.stderr.read())  # shown by pytest if the test fails
-            process.stderr.close()
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 def eventually(ask: Callable[[], Answer], *, seconds: float = 30.0) -> Answer:

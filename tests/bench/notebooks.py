@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
@@ -72,12 +73,26 @@ def by_flowkit(client: Client, notebook: Path) -> None:
 
 
 def by_papermill(notebook: Path, output: Path) -> None:
-    papermill.execute_notebook(str(notebook), str(output), progress_bar=False)
+    with silent():
+        papermill.execute_notebook(str(notebook), str(output), progress_bar=False)
 
 
 def by_its_cli(notebook: Path, output: Path) -> None:
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(output)]
     subprocess.run(command, check=True, capture_output=True)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without what a kernel writes on this process's own stderr, such as that it listens on a port."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 if __name__ == "__main__":
