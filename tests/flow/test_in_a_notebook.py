@@ -13,10 +13,11 @@ import flowkit as fk
 flow = fk.Flow("f")
 @flow.node
 def hello():
-    print("hello from", threading.current_thread() is threading.main_thread())
+    on_main = threading.current_thread() is threading.main_thread()
+    print(f"hello from {on_main}\\n", end="")  # one write: two threads print
 @flow.node(timeout=20)
 def timed():
-    print("timed")
+    print("timed\\n", end="")
 @flow.node
 def late(hello):
     raise ValueError("bad day")
