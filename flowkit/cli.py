@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import logging
 import os
@@ -12,14 +14,28 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import click
 
 from flowkit import terminal
 from flowkit.config import Config
 from flowkit.errors import FlowkitError, UsageError
-from flowkit.model import EXIT_CODES, KEEP_FAILED, KEEP_SUCCEEDED, NodeRun, Policy, Run, State, now
-from flowkit.worker.cron import describe
+from flowkit.model import (
+    EXIT_CODES,
+    KEEP_FAILED,
+    KEEP_SUCCEEDED,
+    Backfill,
+    CatchUp,
+    NodeRun,
+    Overlap,
+    Policy,
+    Run,
+    State,
+    iso,
+    now,
+)
+from flowkit.worker.cron import describe, moved, span
 from flowkit.worker.cron import every as interval
 
 if TYPE_CHECKING:
@@ -47,7 +63,15 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `flowkit runs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        _fail(f"cannot write the output: {error.strerror}" if error.errno == errno.ENOSPC else str(error), 2)
+
+
+def _discard_output() -> None:
+    """What is still to be written would fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> None:
@@ -71,9 +95,35 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         return float(value) if PLAIN.fullmatch(str(value)) else interval(value)
 
 
+class Interval(Seconds):
+    """With its unit: ``15`` could be taken for minutes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return interval(value)
+
+
+class TakesParameters(click.Command):
+    """``-p NAME VALUE``, as papermill has it, and ``-p NAME=VALUE`` too: no name contains an equals sign."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        for argument in args:
+            follows = bool(spread) and spread[-1] in ("-p", "--parameter")
+            spread += argument.split("=", 1) if follows and "=" in argument else [argument]
+        return super().parse_args(ctx, spread)
+
+
 def parameter_options(command: Command) -> Command:
     return _options(
-        click.option("-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter."),
+        click.option(
+            "-p",
+            "--parameter",
+            "pairs",
+            nargs=2,
+            multiple=True,
+            metavar="NAME VALUE",
+            help="A parameter; NAME=VALUE does as well.",
+        ),
         click.option(
             "-f",
             "--parameters-file",
@@ -94,6 +144,27 @@ def policy_options(command: Command) -> Command:
     )(command)
 
 
+def schedule_options(command: Command) -> Command:
+    return _options(
+        click.option("--start", metavar="TIME", help="Fire from then on: 2013-07-01T06:00, in the zone of --tz."),
+        click.option("--end", metavar="TIME", help="Fire up to then."),
+        click.option(
+            "--catch-up",
+            type=click.Choice([policy.value for policy in CatchUp]),
+            help="Which of the missed firings run, once a worker is there again. [default: latest]",
+        ),
+        click.option("--catch-up-limit", type=int, help="Of all, the newest so many. [default: 100]"),
+        click.option("--grace", type=Seconds(), help="Of the latest, unless it is older than this. [default: 1h]"),
+        click.option(
+            "--overlap",
+            type=click.Choice([policy.value for policy in Overlap]),
+            help="What a firing does while an earlier run of the schedule has not ended. "
+            "[default: skip; with --catch-up all: queue]",
+        ),
+        click.option("--jitter", type=Seconds(), help="Runs wait up to so long, each deployment always the same."),
+    )(command)
+
+
 def as_json(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
@@ -110,12 +181,13 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 # -- deployments ------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.command(cls=TakesParameters)
 @click.argument("notebook", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the deployment. [default: the notebook's]")
 @click.option("--cron", help='When to run it, five fields: "0 6 * * *".')
 @click.option("--tz", help="IANA time zone of --cron, such as Europe/Madrid. [default: UTC]")
-@click.option("--every", type=Seconds(), help="Run it at an interval, such as 15m.")
+@click.option("--every", type=Interval(), help="Run it at an interval, such as 15m.")
+@schedule_options
 @parameter_options
 @policy_options
 @click.option("--keep-succeeded", type=int, default=KEEP_SUCCEEDED, show_default=True, help="Runs to keep.")
@@ -132,19 +204,20 @@ def deploy(
     keep_succeeded: int,
     keep_failed: int,
     as_json: bool,
-    **policy: Any,
+    **options: Any,
 ) -> None:
     """Deploy NOTEBOOK as it is now: its content is kept, and runs on schedule or by hand."""
-    from flowkit.client import schedule
+    from flowkit import client as clients
 
-    if tz is not None and cron is None:
+    if tz is not None and cron is None and not (options["start"] or options["end"]):
         raise UsageError("--tz is the zone of a --cron; give both, or neither")
+    policy = {name: options.pop(name) for name in Policy.__slots__}
     with _connect() as client:
         deployment, new = client.deploy(
             notebook,
             name=name,
             parameters=_parameters(client, notebook, pairs, parameters_file),
-            schedule=schedule(cron=cron, tz=tz or "UTC", every=every),
+            schedule=clients.schedule(cron=cron, tz=tz or "UTC", every=every, **options),
             policy=Policy(**_given(policy)),
             keep_succeeded=keep_succeeded,
             keep_failed=keep_failed,
@@ -156,6 +229,8 @@ def deploy(
     click.echo(f"{what} {deployment.name} version {deployment.version}{when}")
     if deployment.schedule and deployment.schedule.next:
         click.echo(f"next: {terminal.local(deployment.schedule.next)} (local time)")
+    elif deployment.schedule and not deployment.paused:
+        click.echo(f"it does not fire: the schedule ended at {terminal.local(deployment.schedule.end)} (local time)")
     return None
 
 
@@ -193,10 +268,48 @@ def resume(deployment: str, as_json: bool) -> None:
     return _print_json(resumed.to_json()) if as_json else click.echo(f"{resumed.name} runs on schedule again")
 
 
+@cli.group()
+def schedule() -> None:
+    """See when a schedule fires, and which of its firings did not run."""
+
+
+@schedule.command()
+@click.argument("target", metavar="CRON|DEPLOYMENT")
+@click.option("--tz", help="IANA time zone of CRON, such as Europe/Madrid. [default: UTC]")
+@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many.")
+@as_json
+def preview(target: str, tz: str | None, limit: int, as_json: bool) -> None:
+    """Print the next firings, in the zone and in UTC, and what a change of the clocks does to them."""
+    with _connect() as client:
+        found, firings = client.upcoming(target, tz=tz, count=limit)
+    rows = [(at, at.astimezone(ZoneInfo(found.zone)), moved(found, at)) for at in firings]
+    if as_json:
+        return _print_json([{"utc": iso(at), "local": wall.isoformat(), "note": note} for at, wall, note in rows])
+    if not rows:
+        return click.echo(f"it fires no more: the schedule ended at {terminal.local(found.end)} (local time)")
+    return terminal.console().print(terminal.firings_table(rows, found.zone))
+
+
+@schedule.command()
+@click.argument("deployment")
+@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many lines.")
+@as_json
+def skips(deployment: str, limit: int, as_json: bool) -> None:
+    """List which firings of DEPLOYMENT did not run, and why, newest first."""
+    with _connect() as client:
+        client.store.deployment(deployment)  # a typo is told, not answered with an empty list
+        found = client.store.skips(deployment, limit=limit)
+    if as_json:
+        return _print_json([skip.to_json() for skip in found])
+    if not found:
+        return click.echo(f"every firing of {deployment} ran")
+    return terminal.console().print(terminal.skips_table(found))
+
+
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.command(cls=TakesParameters)
 @click.argument("target", metavar="NOTEBOOK|DEPLOYMENT")
 @parameter_options
 @policy_options
@@ -220,6 +333,58 @@ def run(
 
 
 @cli.command()
+@click.argument("deployment")
+@click.option("--param", "parameter", required=True, metavar="NAME", help="The parameter that differs between runs.")
+@click.option("--from", "first", required=True, metavar="DATE", help="Its first value.")
+@click.option("--to", "last", required=True, metavar="DATE", help="Its last value.")
+@click.option("--every", type=Interval(), default="1d", show_default=True, help="From one value to the next.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Runs at once.")
+@click.option("--reverse", is_flag=True, help="Begin with the last value.")
+@click.option("--only-failed", is_flag=True, help="Run the failed ones of these values again, and no others.")
+@click.option("--wait/--no-wait", default=True, help="Follow it to its end. [default: wait]")
+@as_json
+def backfill(
+    deployment: str,
+    parameter: str,
+    first: str,
+    last: str,
+    every: float,
+    concurrency: int,
+    reverse: bool,
+    only_failed: bool,
+    wait: bool,
+    as_json: bool,
+) -> int:
+    """Run DEPLOYMENT once for each date of a span. The same again makes only what is missing or was cancelled."""
+    values = span(first, last, every)
+    with _connect() as client:
+        ordered = values[::-1] if reverse else values
+        found = client.backfill(deployment, parameter, ordered, concurrency=concurrency, only_failed=only_failed)
+        found = _filled(client, found, wait=wait)
+    if as_json:
+        _print_json(found.to_json())
+    elif wait:
+        counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+        click.echo(f"backfill {found.id}: {counts}; flowkit show {found.id} lists them")
+    else:
+        click.echo(f"backfill {found.id} has {found.total} runs; follow it: flowkit show {found.id}")
+    return 1 if wait and found.counts.get(State.SUCCEEDED) != found.total else 0
+
+
+@cli.command()
+@as_json
+def backfills(as_json: bool) -> None:
+    """List the backfills, newest first."""
+    with _connect() as client:
+        found = client.store.backfills()
+    if as_json:
+        return _print_json([one.to_json() for one in found])
+    if not found:
+        return click.echo("no backfills yet; make one: flowkit backfill DEPLOYMENT --param day --from DATE --to DATE")
+    return terminal.console().print(terminal.backfills_table(found))
+
+
+@cli.command()
 @click.argument("run")
 @click.option("--wait", is_flag=True, help="Follow it to its end; the exit code tells how it ended.")
 @as_json
@@ -233,8 +398,13 @@ def retry(run: str, wait: bool, as_json: bool) -> int:
 @click.argument("run")
 @as_json
 def cancel(run: str, as_json: bool) -> None:
-    """Cancel RUN, waiting or under way."""
+    """Cancel RUN, waiting or under way. A backfill's id (DEPLOYMENT:PARAMETER) cancels all of it."""
     with _connect() as client:
+        if ":" in run:
+            [found] = client.store.backfills(run)
+            count = client.store.cancel_backfill(run, now=now())
+            [found] = client.store.backfills(run)
+            return _print_json(found.to_json()) if as_json else click.echo(f"{count} runs of {run} are cancelled")
         cancelled = client.cancel(run)
         return _print_run(client, cancelled) if as_json else click.echo(f"run {cancelled.id} is cancelled")
 
@@ -263,8 +433,14 @@ def runs(limit: int, deployment: str | None, state: str | None, as_json: bool) -
 @click.argument("run")
 @as_json
 def show(run: str, as_json: bool) -> None:
-    """Show RUN and its nodes. RUN is its id or the beginning of it."""
+    """Show RUN and its nodes. RUN is its id or the beginning of it; a backfill's id shows it with its runs."""
     with _connect() as client:
+        if ":" in run:
+            [filled] = client.store.backfills(run)
+            made = client.store.backfill_runs(run)
+            if as_json:
+                return _print_json(filled.to_json(made))
+            return terminal.console().print(terminal.backfill_table(filled, made))
         found = client.store.run(run)
         if as_json:
             return _print_run(client, found)
@@ -347,11 +523,8 @@ def up(queues: tuple[str, ...], concurrency: int, port: int) -> None:
     """Run a worker with its scheduler, and the dashboard, until Ctrl-C."""
     _connect().__exit__()  # says once, not twice, that the store cannot be reached
     chosen = [part for queue in queues for part in ("--queue", queue)]
-    commands = [
-        ["worker", *chosen, "--concurrency", str(concurrency)],
-        ["dashboard", "--port", str(port)],
-    ]
-    sys.exit(_supervise([[sys.executable, "-m", "flowkit", *command] for command in commands]))
+    worker = ["worker", *chosen, "--concurrency", str(concurrency)]
+    sys.exit(_supervise(["dashboard", "--port", str(port)], worker))
 
 
 @cli.command()
@@ -365,6 +538,20 @@ def workers(as_json: bool) -> None:
     if not found:
         return click.echo("no worker is alive; start one: flowkit worker, or flowkit up")
     return terminal.console().print(terminal.workers_table(found, now()))
+
+
+@cli.command()
+@as_json
+def doctor(as_json: bool) -> int:
+    """Check store, broker, artifacts, kernels and workers, and say what to do. Exit code 2 if there is a problem."""
+    from flowkit.doctor import Health, examine
+
+    findings = list(examine(Config.from_env()))
+    if as_json:
+        _print_json([finding.to_json() for finding in findings])
+    else:
+        terminal.console().print(terminal.findings_table(findings))
+    return 2 if any(finding.health is Health.PROBLEM for finding in findings) else 0
 
 
 # -- what the commands share ------------------------------------------------------------------------------------------
@@ -402,10 +589,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _submitted(client: Client, run: Run, *, wait: bool, as_json: bool) -> int:
-    queue = run.policy.queue
-    if not run.state.final and not client.workers(queue):
-        start = "flowkit worker" if queue == "default" else f"flowkit worker --queue {queue}"
-        click.echo(f"no worker is alive on queue {queue!r}; start one: {start}", err=True)
+    if not run.state.final:
+        _warn_without_worker(client, run.policy.queue)
     if not wait:
         if as_json:
             _print_run(client, run)
@@ -417,9 +602,29 @@ def _submitted(client: Client, run: Run, *, wait: bool, as_json: bool) -> int:
         _print_run(client, ended)
     if ended.error:
         click.echo(f"flowkit: run {ended.id[:8]} {ended.state} ({ended.cause}): {ended.error}", err=True)
+        if ended.output and not as_json:
+            click.echo(ended.output)
     elif not as_json:
         click.echo(f"run {ended.id[:8]} {ended.state}; {ended.output or 'it left no notebook'}")
     return _exit_code(ended)
+
+
+def _warn_without_worker(client: Client, queue: str) -> None:
+    if not client.workers(queue):
+        start = "flowkit worker" if queue == "default" else f"flowkit worker --queue {queue}"
+        click.echo(f"no worker is alive on queue {queue!r}; start one: {start}", err=True)
+
+
+def _filled(client: Client, backfill: Backfill, *, wait: bool) -> Backfill:
+    try:
+        _warn_without_worker(client, client.store.deployment(backfill.deployment).policy.queue)
+        if not wait:
+            return backfill
+        with terminal.Filling(terminal.console(stderr=True)) as filling:
+            return client.follow_backfill(backfill.id, filling.show)
+    except KeyboardInterrupt:
+        click.echo(f"\nbackfill {backfill.id} goes on; stop it: flowkit cancel {backfill.id}", err=True)
+        sys.exit(INTERRUPTED)
 
 
 def _follow(client: Client, run: Run) -> Run:
@@ -449,28 +654,52 @@ def _print_json(value: Any) -> None:
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("flowkit").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Once())
 
 
-def _supervise(commands: list[list[str]]) -> int:
-    """Run the commands until one ends or Ctrl-C, then end the others. Returns the exit code of the first to end."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop means what Ctrl-C does
-    # Sessions of their own: Ctrl-C reaches this process alone, which then ends them once, in order.
-    processes = [subprocess.Popen(command, start_new_session=True) for command in commands]
+def _supervise(dashboard: list[str], worker: list[str]) -> int:
+    """Run both until one ends or Ctrl-C, then end the other. Returns the exit code of the first to end.
+
+    The worker starts when the dashboard is there: with its port taken, nothing should have begun.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a service manager's stop, and a closed terminal, mean Ctrl-C
+        signal.signal(number, signal.default_int_handler)
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        processes.append(_start(dashboard, stdout=subprocess.PIPE))
+        assert processes[0].stdout is not None
+        address = processes[0].stdout.readline()
+        click.echo(address, nl=False)
+        if address:
+            processes.append(_start(worker))
         return _first_ended(processes)
     except KeyboardInterrupt:
         return 0
     finally:
+        _end(processes)
+
+
+def _start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C reaches this process alone, which then ends both once, in order.
+    whole = [sys.executable, "-m", "flowkit", *command]
+    return subprocess.Popen(whole, start_new_session=True, preexec_fn=_end_with_parent, **options)
+
+
+def _end_with_parent() -> None:
+    """So that nothing runs on unseen after a kill -9 of ours."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    try:
         for process in processes:
-            process.terminate()
-        try:
-            for process in processes:
-                process.wait()
-        except KeyboardInterrupt:  # again: the workers hand back what they run at once
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait()
+            process.wait()
+    except KeyboardInterrupt:  # again: the worker hands back what it runs at once
+        _end(processes)
 
 
 def _first_ended(processes: list[subprocess.Popen[bytes]]) -> int:
@@ -480,3 +709,20 @@ def _first_ended(processes: list[subprocess.Popen[bytes]]) -> int:
                 return process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
                 continue
+
+
+class _Once(logging.Filter):
+    """A warning that is repeated is shown once a minute: a server that is down is tried every second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        text = record.getMessage()
+        known = record.created - self._shown.get(text, 0.0) < 60.0
+        if not known:
+            self._shown = {text: record.created}
+        return not known

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from time import sleep
-from typing import Any
+from typing import Any, TypeVar
 
 from flowkit import notebook as notebooks
 from flowkit.artifacts import Artifacts
@@ -15,7 +16,22 @@ from flowkit.config import Config
 from flowkit.errors import NotFound, Unavailable, UsageError
 from flowkit.events import Event, fold
 from flowkit.flow.current import current_run
-from flowkit.model import KEEP_FAILED, KEEP_SUCCEEDED, LIVE, Deployment, NodeRun, Policy, Run, Schedule, Worker, now
+from flowkit.model import (
+    KEEP_FAILED,
+    KEEP_SUCCEEDED,
+    LIVE,
+    Backfill,
+    CatchUp,
+    Deployment,
+    NodeRun,
+    Overlap,
+    Policy,
+    Run,
+    Schedule,
+    State,
+    Worker,
+    now,
+)
 from flowkit.notebook import Notebook
 from flowkit.store import Store
 from flowkit.worker import cron, kernels
@@ -24,7 +40,18 @@ from flowkit.worker.broker import Broker
 #: Seconds between two looks of somebody who follows a run.
 FOLLOW = 0.2
 
+Chosen = TypeVar("Chosen", CatchUp, Overlap)
+
 NAME = re.compile(r"\w[\w .-]{0,99}")
+NAMING = "use letters, digits, blanks, '.', '-' and '_'"
+
+#: What each number of a policy may be. The upper ends only keep what comes of them within a calendar.
+POSSIBLE = {
+    "priority": (-1_000_000, 1_000_000),
+    "retries": (0, 1_000),
+    "backoff": (0, 86_400),  # seconds
+    "timeout": (0.001, 366 * 86_400),  # seconds
+}
 
 
 class Client:
@@ -36,8 +63,7 @@ class Client:
         try:
             self.store = Store.open(config.database_url)
         except Unavailable as error:
-            setting = "FLOWKIT_HOME" if config.embedded else "FLOWKIT_DATABASE_URL"
-            raise Unavailable(f"{error}; check {setting}") from error
+            raise Unavailable(f"{error}; check {config.database_setting}") from error
         self.broker = Broker(config)
         self.artifacts = Artifacts(config.artifacts_url)
 
@@ -67,14 +93,13 @@ class Client:
         )
         name = Path(path).stem if name is None else name
         if not NAME.fullmatch(name):
-            raise UsageError(f"a deployment cannot be named {name!r}; use letters, digits, blanks, '.', '-' and '_'")
+            raise UsageError(f"a deployment cannot be named {name!r}; {NAMING}; --name gives another")
         if min(keep_succeeded, keep_failed) < 0:
             raise UsageError("how many runs to keep cannot be less than 0")
         at = now()
         deployment = replace(deployment, name=name, keep_succeeded=keep_succeeded, keep_failed=keep_failed)
         if schedule is not None:
-            schedule = replace(cron.validate(schedule), anchor=None if schedule.cron else at)
-            schedule = replace(schedule, next=cron.next_firing(schedule, at))
+            schedule = cron.began(cron.validate(schedule), at)
         return self.store.deploy(replace(deployment, schedule=schedule), text, now=at)
 
     def resume(self, name: str) -> Deployment:
@@ -82,6 +107,24 @@ class Client:
         at = now()
         schedule = self.store.deployment(name).schedule
         return self.store.resume(name, next=cron.next_firing(schedule, at) if schedule else None, now=at)
+
+    def upcoming(self, target: str, *, tz: str | None, count: int) -> tuple[Schedule, list[datetime]]:
+        """The next firings of a cron expression, or of a deployment's schedule as if it were not paused."""
+        if len(target.split()) > 1 or target.startswith("@"):
+            schedule = cron.validate(Schedule(cron=target, zone=tz or "UTC"))
+        else:
+            found = self.store.deployment(target).schedule
+            if found is None:
+                raise UsageError(f"{target} has no schedule; deploy it with --cron or --every")
+            if tz is not None:
+                raise UsageError(f"the schedule of {target} has a zone, {found.zone}; leave --tz out")
+            schedule = found
+        firings: list[datetime] = []
+        after: datetime | None = now()
+        while after is not None and len(firings) < count:
+            after = cron.next_firing(schedule, after)
+            firings += [after] if after else []
+        return schedule, firings
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
@@ -115,6 +158,53 @@ class Client:
         self.ring(again)
         return again
 
+    def backfill(
+        self,
+        name: str,
+        parameter: str,
+        values: Sequence[str],
+        *,
+        concurrency: int,
+        only_failed: bool = False,
+    ) -> Backfill:
+        """One run of the deployment for each value of the parameter, in this order, *concurrency* of them at once.
+
+        What is there already is not made again; cancelled runs are taken up again.
+
+        Args:
+            values: texts, read as the command line's are.
+            only_failed: run the failed ones of these again, and nothing else.
+        """
+        self.broker.check()
+        deployment, at = self.store.deployment(name), now()
+        notebook = self._notebook(name)
+        runs = []
+        for number, text in enumerate(values):
+            value = notebook.from_text({parameter: text})
+            complete = replace(deployment, parameters=notebook.check({**deployment.parameters, **value}))
+            # Not of the version: a backfill goes on where it was, also after another deploy.
+            key = f"{deployment.name}:{parameter}={text}"
+            runs.append(Run.of(complete, now=at + number * timedelta(microseconds=1), key=key))
+        id = f"{deployment.name}:{parameter}"
+        wanted = Backfill(
+            id=id, deployment=deployment.name, parameter=parameter, concurrency=concurrency, created=at, counts={}
+        )
+        again = State.FAILED if only_failed else State.CANCELLED
+        runs = [replace(run, series=id) for run in runs]
+        found = self.store.backfill(wanted, runs, again=[again], only_again=only_failed, now=at)
+        for run in runs[:concurrency]:  # a ring only says "look"
+            self.ring(run)
+        return found
+
+    def follow_backfill(self, id: str, on_change: Callable[[Backfill], None]) -> Backfill:
+        """Until all of its runs have ended."""
+        while True:
+            [seen] = self.store.backfills(id)
+            on_change(seen)
+            if seen.ended == seen.total:
+                return seen
+            sleep(FOLLOW)
+
     def cancel(self, run: str) -> Run:
         return self.store.cancel(self.store.run(run).id, now=now())
 
@@ -137,7 +227,10 @@ class Client:
 
         A retry's events begin anew with a higher ``run.attempt``. *output*: as in ``Store.events``.
         """
-        attempt, after = 0, 0
+        seen = self.store.run(run)
+        attempt, after = seen.attempt, 0
+        if seen.state is State.PENDING:  # what an attempt before this retry did is an old story
+            after, _ = self.store.events(run, attempt=attempt, output=output)
         while True:
             seen = self.store.run(run)  # before its events, so that none of a run that has ended is missed
             if seen.attempt != attempt:
@@ -160,18 +253,25 @@ class Client:
     ) -> tuple[Deployment, str | None]:
         if _is_notebook(target):
             return self._prepare(notebooks.read(target), target, parameters, Policy(**policy))
-        deployment = self.store.deployment(str(target))
-        values = self._notebook(target).check({**deployment.parameters, **parameters})
-        return replace(deployment, parameters=values, policy=replace(deployment.policy, **policy)), None
+        deployment = self._deployment(str(target))
+        notebook = self._notebook(target)
+        values = notebook.check({**deployment.parameters, **parameters})
+        changed = self._possible(replace(deployment.policy, **policy), notebook)
+        return replace(deployment, parameters=values, policy=changed), None
 
     def _notebook(self, target: str | Path) -> Notebook:
         if _is_notebook(target):
             return notebooks.read(target)
-        try:
-            deployment = self.store.deployment(str(target))
-        except NotFound as error:
-            raise NotFound(f"{error}; a notebook is named by its path, ending in .ipynb") from error
+        deployment = self._deployment(str(target))
         return notebooks.parse(self.store.snapshot(deployment.snapshot), name=Path(deployment.notebook).name)
+
+    def _deployment(self, name: str) -> Deployment:
+        try:
+            return self.store.deployment(name)
+        except NotFound as error:
+            if Path(name).exists():
+                notebooks.read(name)  # says what is wrong with the file or folder of that name
+            raise NotFound(f"{error}; a notebook is named by its path, ending in .ipynb") from error
 
     def _prepare(
         self,
@@ -183,19 +283,27 @@ class Client:
         complete: bool = True,
     ) -> tuple[Deployment, str]:
         """The notebook as a deployment that has no version yet, checked, and its snapshot."""
-        if policy.retries < 0 or policy.backoff < 0 or (policy.timeout is not None and policy.timeout <= 0):
-            raise UsageError("retries and backoff cannot be less than 0, and a timeout must be more")
-        if self.config.embedded:
-            # Its worker is this machine: a kernel missing here is missing there. On many machines only the run knows.
-            kernels.find(policy.kernel or notebook.kernel)
         deployment = Deployment(
             name=notebook.name,
             notebook=str(Path(path).absolute()),
             snapshot=notebook.digest,
             parameters=notebook.check(parameters, complete=complete),
-            policy=policy,
+            policy=self._possible(policy, notebook),
         )
         return deployment, notebook.text
+
+    def _possible(self, policy: Policy, notebook: Notebook) -> Policy:
+        """The policy, if the notebook can be run by it."""
+        if not NAME.fullmatch(policy.queue):
+            raise UsageError(f"a queue cannot be named {policy.queue!r}; {NAMING}")
+        for name, (least, most) in POSSIBLE.items():
+            given = getattr(policy, name)
+            if given is not None and not least <= given <= most:
+                raise UsageError(f"{name} cannot be {given:g}; it is a number from {least:g} to {most:g}")
+        if self.config.embedded:
+            # Its worker is this machine: a kernel missing here is missing there. On many machines only the run knows.
+            kernels.find(policy.kernel or notebook.kernel)
+        return policy
 
 
 def _is_notebook(target: str | Path) -> bool:
@@ -210,6 +318,11 @@ def deploy(
     cron: str | None = None,
     tz: str = "UTC",
     every: str | float | None = None,
+    start: str | datetime | None = None,
+    end: str | datetime | None = None,
+    catch_up: str | None = None,
+    overlap: str | None = None,
+    jitter: str | float | None = None,
     keep_succeeded: int = KEEP_SUCCEEDED,
     keep_failed: int = KEEP_FAILED,
     **policy: Any,
@@ -220,7 +333,12 @@ def deploy(
     deploy it.
 
     Args:
-        every: seconds, or a text such as ``"15m"``.
+        every: seconds, or a text such as ``"15m"``; so is *jitter*, the longest that a firing's run may wait.
+        start, end: the first and the last instant at which it may fire; without an offset in the zone *tz*.
+        catch_up: of the firings missed while no worker was there, ``"latest"`` runs the newest if it is not older than
+            an hour, ``"all"`` the newest 100 in order, ``"skip"`` none.
+        overlap: while an earlier run of the schedule has not ended, a firing does not run (``"skip"``), waits
+            (``"queue"``, the default where all is caught up), cancels it (``"cancel-running"``) or runs (``"allow"``).
         policy: ``queue``, ``priority``, ``retries``, ``backoff`` and ``timeout`` (seconds), ``kernel``.
     """
     current = current_run()
@@ -233,7 +351,16 @@ def deploy(
             path,
             name=name,
             parameters=parameters,
-            schedule=schedule(cron=cron, tz=tz, every=every),
+            schedule=schedule(
+                cron=cron,
+                tz=tz,
+                every=every,
+                start=start,
+                end=end,
+                catch_up=catch_up,
+                overlap=overlap,
+                jitter=None if jitter is None else _seconds(jitter),
+            ),
             policy=Policy(**policy),
             keep_succeeded=keep_succeeded,
             keep_failed=keep_failed,
@@ -249,11 +376,51 @@ def submit(
         return client.submit(target, parameters=parameters, key=key, policy=policy)
 
 
-def schedule(*, cron: str | None, tz: str, every: str | float | None) -> Schedule | None:
-    """The schedule these options mean, not yet validated; None if they ask for none."""
+def schedule(
+    *,
+    cron: str | None,
+    tz: str,
+    every: str | float | None,
+    start: str | datetime | None = None,
+    end: str | datetime | None = None,
+    catch_up: str | None = None,
+    overlap: str | None = None,
+    **others: float | None,
+) -> Schedule | None:
+    """The schedule these options mean, not yet validated; None if they ask for none.
+
+    Args:
+        others: of ``Schedule``, in seconds or numbers; None for the default, as everywhere.
+    """
+    given = {name: value for name, value in others.items() if value is not None}
     if cron is None and every is None:
+        if given or start or end or catch_up or overlap:
+            raise UsageError("a schedule needs a cron expression or an interval; give one, or nothing about a schedule")
         return None
-    return Schedule(cron=cron, every=_seconds(every) if every is not None else None, zone=tz)
+    caught_up = _choice(CatchUp, catch_up, "catch-up") or CatchUp.LATEST
+    # Who wants all of them does not want all but the first to be skipped.
+    overlapping = Overlap.QUEUE if caught_up is CatchUp.ALL else Overlap.SKIP
+    return Schedule(
+        cron=cron,
+        every=_seconds(every) if every is not None else None,
+        zone=tz,
+        start=_instant(start, tz),
+        end=_instant(end, tz),
+        catch_up=caught_up,
+        overlap=_choice(Overlap, overlap, "overlap") or overlapping,
+        **given,  # type: ignore[arg-type]
+    )
+
+
+def _choice(kind: type[Chosen], value: str | None, what: str) -> Chosen | None:
+    try:
+        return None if value is None else kind(value)
+    except ValueError as error:
+        raise UsageError(f"{what} cannot be {value!r}; it is one of {', '.join(kind)}") from error
+
+
+def _instant(at: str | datetime | None, zone: str) -> datetime | None:
+    return None if at is None else cron.instant(at if isinstance(at, str) else at.isoformat(), zone)
 
 
 def _seconds(every: str | float) -> float:

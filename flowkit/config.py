@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
 
 from flowkit.errors import UsageError
 
-#: What a kernel is not given: the kernel is the author's code, and has no business with these.
-CREDENTIALS = (
-    "FLOWKIT_DATABASE_URL",
-    "FLOWKIT_REDIS_URL",
-    "FLOWKIT_ARTIFACTS_URL",
-    "REDIS_HOST",
-    "REDIS_PORT",
-    "REDIS_PASSWORD",
-    "REDIS_DB",
+#: What a kernel is given of its worker's environment: by which programs find themselves, speak the user's language, use
+#: as many threads as they may and get through a proxy. All else may be a secret. Also in docs/reference.md.
+KERNEL_VARIABLES = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "XDG_*", "LANG", "LANGUAGE", "LC_*", "TZ"),
+    *("PYTHON*", "VIRTUAL_ENV", "CONDA_*", "LD_LIBRARY_PATH", "DYLD_*", "R_HOME", "R_LIBS*", "JULIA_*", "JAVA_HOME"),
+    *("JUPYTER_*", "IPYTHON*", "MPL*", "OMP_*", "OPENBLAS_*", "MKL_*", "NUMEXPR_*", "CUDA_VISIBLE_DEVICES"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
+
+#: What of these it is not given, unless FLOWKIT_KERNEL_ENV says so.
+_SECRET = ("PYTHONSTARTUP", "*TOKEN*", "*SECRET*", "*PASSWORD*", "*_KEY")
+
+#: What it is not given whatever that says: the kernel is the author's code, and has no business with the store.
+_NEVER = ("FLOWKIT_*", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB")
 
 #: Set by the worker for its kernels: the folder with ``run.json`` and the event log.
 RUN_FOLDER = "FLOWKIT_RUN_FOLDER"
@@ -39,6 +45,11 @@ class Config:
     run_folder: Path | None
 
     @property
+    def database_setting(self) -> str:
+        """The variable that says where the database is."""
+        return "FLOWKIT_HOME" if self.database_url == _embedded_database(self.home) else "FLOWKIT_DATABASE_URL"
+
+    @property
     def embedded(self) -> bool:
         """The store is a file: client, worker and dashboard share this machine."""
         return self.database_url.startswith("sqlite")
@@ -53,6 +64,7 @@ class Config:
         FLOWKIT_ARTIFACTS_URL  where executed notebooks go, any fsspec URL; a folder in FLOWKIT_HOME
         FLOWKIT_LEASE          seconds a worker may be silent before its runs are handed back; 15
         FLOWKIT_GRACE          seconds a stopping worker waits for its runs before it hands them back; 10
+        FLOWKIT_KERNEL_ENV     variables of the worker that kernels get too, as in "DATABASE_URL,AWS_*"; none
         """
         env = os.environ if env is None else env
         home = Path(env.get("FLOWKIT_HOME") or Path.home() / ".flowkit").expanduser().absolute()
@@ -69,9 +81,19 @@ class Config:
 
 
 def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without its credentials, plus where the kernel finds its run."""
+    """What a kernel may see of this process's environment, plus where it finds its run."""
     env = os.environ if env is None else env
-    return {name: value for name, value in env.items() if name not in CREDENTIALS} | {RUN_FOLDER: str(run_folder)}
+    named = [name.strip() for name in env.get("FLOWKIT_KERNEL_ENV", "").split(",")]
+
+    def given(name: str) -> bool:
+        usual = _matches(name, KERNEL_VARIABLES) and not _matches(name, _SECRET)
+        return (usual or _matches(name, named)) and not _matches(name, _NEVER)
+
+    return {name: value for name, value in env.items() if given(name)} | {RUN_FOLDER: str(run_folder)}
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def without_password(url: str) -> str:
@@ -79,8 +101,12 @@ def without_password(url: str) -> str:
     return re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)
 
 
+def _embedded_database(home: Path) -> str:
+    return f"sqlite:///{home / 'flowkit.db'}"
+
+
 def _database_url(env: Mapping[str, str], home: Path) -> str:
-    url = env.get("FLOWKIT_DATABASE_URL") or f"sqlite:///{home / 'flowkit.db'}"
+    url = env.get("FLOWKIT_DATABASE_URL") or _embedded_database(home)
     # What other tools write for PostgreSQL; SQLAlchemy would look for psycopg2.
     for prefix in ("postgres://", "postgresql://"):
         if url.startswith(prefix):

@@ -68,6 +68,32 @@ class Cause(StrEnum):
 EXIT_CODES: Mapping[Cause, int] = {Cause.NOTEBOOK: 1, Cause.SETUP: 2, Cause.CRASHED: 3, Cause.TIMEOUT: 4}
 
 
+class CatchUp(StrEnum):
+    """Which of the firings run that were missed, because no worker was there."""
+
+    SKIP = "skip"  # none
+    LATEST = "latest"  # the newest, unless it is older than the grace
+    ALL = "all"  # in order, the newest up to a limit
+
+
+class Overlap(StrEnum):
+    """What a firing does while an earlier run of its schedule waits or runs."""
+
+    SKIP = "skip"  # it does not run
+    QUEUE = "queue"  # it waits until the earlier ones have ended
+    CANCEL_RUNNING = "cancel-running"  # the earlier ones are cancelled
+    ALLOW = "allow"  # both run
+
+
+class Reason(StrEnum):
+    """Why a firing did not become a run."""
+
+    MISSED = "missed"  # nobody was there when it was time, and the schedule does not catch up on it
+    LIMIT = "limit"  # more were missed than the schedule catches up on
+    OVERLAP = "overlap"  # an earlier run of the schedule had not ended
+    REPLACED = "replaced"  # a later firing was due as well, and would have cancelled it
+
+
 #: How many runs a deployment keeps if it does not say.
 KEEP_SUCCEEDED, KEEP_FAILED = 50, 20
 
@@ -101,7 +127,60 @@ class Schedule:
     every: float | None = None  #: seconds, counted from ``anchor``
     zone: str = "UTC"  #: IANA name; cron is read in it, ``scheduled_for`` is given in it
     anchor: datetime | None = None  #: UTC; when an interval began to count, None for cron
-    next: datetime | None = None  #: UTC; the first firing not yet a run; None while paused
+    start: datetime | None = None  #: UTC; the first instant at which it may fire
+    end: datetime | None = None  #: UTC; the last one
+    catch_up: CatchUp = CatchUp.LATEST
+    catch_up_limit: int = 100  #: of ``CatchUp.ALL``
+    grace: float = 3600.0  #: seconds after which ``CatchUp.LATEST`` takes no missed firing any more
+    overlap: Overlap = Overlap.SKIP
+    jitter: float = 0.0  #: seconds; its runs wait for a part of it that depends on the deployment's name alone
+    next: datetime | None = None  #: UTC; the first firing not yet a run or a skip; None while paused, or at the end
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "cron": self.cron,
+            "every": self.every,
+            "zone": self.zone,
+            "start": iso(self.start),
+            "end": iso(self.end),
+            "catch_up": self.catch_up.value,
+            "catch_up_limit": self.catch_up_limit,
+            "grace": self.grace,
+            "overlap": self.overlap.value,
+            "jitter": self.jitter,
+            "next": iso(self.next),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Firings in a row that did not become runs."""
+
+    deployment: str
+    first: datetime  #: UTC
+    last: datetime  #: UTC; the same as *first* if it is only one
+    count: int
+    reason: Reason
+    at: datetime  #: UTC; when that was decided
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "deployment": self.deployment,
+            "first": iso(self.first),
+            "last": iso(self.last),
+            "count": self.count,
+            "reason": self.reason.value,
+            "at": iso(self.at),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What becomes of all firings of a schedule that are due."""
+
+    runs: tuple[Run, ...]  #: in the order of their firings
+    skips: tuple[Skip, ...]
+    next: datetime | None  #: the first firing that is not due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +202,6 @@ class Deployment:
 
     def to_json(self) -> dict[str, Any]:
         """The stable keys that ``--json`` prints; a deployment's id is its name."""
-        schedule = self.schedule
         return {
             "id": self.name,
             "deployment": self.name,
@@ -131,8 +209,7 @@ class Deployment:
             "notebook": self.notebook,
             "snapshot": self.snapshot,
             "parameters": dict(self.parameters),
-            "schedule": schedule
-            and {"cron": schedule.cron, "every": schedule.every, "zone": schedule.zone, "next": _iso(schedule.next)},
+            "schedule": self.schedule and self.schedule.to_json(),
             "queue": self.policy.queue,
             "priority": self.policy.priority,
             "retries": self.policy.retries,
@@ -142,8 +219,8 @@ class Deployment:
             "keep_succeeded": self.keep_succeeded,
             "keep_failed": self.keep_failed,
             "paused": self.paused,
-            "created": _iso(self.created),
-            "updated": _iso(self.updated),
+            "created": iso(self.created),
+            "updated": iso(self.updated),
         }
 
 
@@ -162,6 +239,7 @@ class Run:
     created: datetime
     scheduled_for: datetime | None = None  #: UTC; the firing it belongs to, kept by every attempt
     zone: str = "UTC"  #: in which the notebook is given ``scheduled_for``
+    series: str | None = None  #: runs of one series take turns
     state: State = State.PENDING
     cause: Cause | None = None  #: of the last failed attempt; None again when a later one succeeds
     error: str | None = None
@@ -190,7 +268,7 @@ class Run:
         """
         run = new_id()
         if scheduled_for is not None:
-            key = f"{deployment.name}@{_iso(scheduled_for)}"
+            key = f"{deployment.name}@{iso(scheduled_for)}"
         return cls(
             id=run,
             key=key or run,
@@ -223,13 +301,43 @@ class Run:
             "attempt": self.attempt,
             "queue": self.policy.queue,
             "parameters": dict(self.parameters),
-            "scheduled_for": _iso(self.scheduled_for),
-            "created": _iso(self.created),
-            "started": _iso(self.started),
-            "finished": _iso(self.finished),
+            "scheduled_for": iso(self.scheduled_for),
+            "created": iso(self.created),
+            "started": iso(self.started),
+            "finished": iso(self.finished),
             "error": self.error,
             "output": self.output,
         } | ({"nodes": [node.to_json() for node in nodes]} if nodes is not None else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backfill:
+    """Runs of a deployment that differ in one parameter. The deployment and the parameter are its identity."""
+
+    id: str  #: ``DEPLOYMENT:PARAMETER``
+    deployment: str
+    parameter: str
+    concurrency: int  #: how many of its runs may wait for a worker or run at once
+    created: datetime
+    counts: Mapping[State, int]  #: of its runs, zeros left out
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def ended(self) -> int:
+        return sum(count for state, count in self.counts.items() if state.final)
+
+    def to_json(self, runs: list[Run] | None = None) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "deployment": self.deployment,
+            "parameter": self.parameter,
+            "concurrency": self.concurrency,
+            "created": iso(self.created),
+            "counts": {state.value: count for state, count in self.counts.items()},
+        } | ({"runs": [run.to_json() for run in runs]} if runs is not None else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +355,8 @@ class NodeRun:
         return {
             "name": self.name,
             "state": self.state.value,
-            "started": _iso(self.started),
-            "finished": _iso(self.finished),
+            "started": iso(self.started),
+            "finished": iso(self.finished),
             "error": self.error,
         }
 
@@ -279,7 +387,7 @@ class CurrentRun:
 
     def to_json(self) -> str:
         names = ("id", "key", "attempt", "deployment", "notebook", "zone")
-        return json.dumps({name: getattr(self, name) for name in names} | {"scheduled_for": _iso(self.scheduled_for)})
+        return json.dumps({name: getattr(self, name) for name in names} | {"scheduled_for": iso(self.scheduled_for)})
 
     @classmethod
     def from_json(cls, text: str) -> CurrentRun:
@@ -311,10 +419,11 @@ class Worker:
             "pid": self.pid,
             "queues": list(self.queues),
             "concurrency": self.concurrency,
-            "started": _iso(self.started),
-            "seen": _iso(self.seen),
+            "started": iso(self.started),
+            "seen": iso(self.seen),
         }
 
 
-def _iso(at: datetime | None) -> str | None:
+def iso(at: datetime | None) -> str | None:
+    """In UTC, as JSON has it everywhere."""
     return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table as Grid
 from rich.text import Text
 
 from flowkit.events import Event, fold
-from flowkit.model import Deployment, NodeRun, Run, State, Worker
+from flowkit.model import Backfill, Deployment, NodeRun, Reason, Run, Skip, State, Worker
+
+if TYPE_CHECKING:
+    from flowkit.doctor import Finding
 
 MARKS = {
     State.PENDING: ("·", "dim"),
@@ -24,6 +27,9 @@ MARKS = {
 
 #: Columns of a cell, at most; a longer one is cut.
 WIDEST = 40
+
+#: Characters of a parameter's value, at most.
+LONGEST = 60
 
 #: Wide enough that nothing is cut off where a program or a file reads it.
 PIPED = 1000
@@ -39,11 +45,9 @@ def state(of: State) -> Text:
     return Text(f"{mark} {of}", style=style)
 
 
-def runs_table(runs: Iterable[Run], *, output: bool = False) -> Table:
-    """In the order given. *output*: with the paths of the executed notebooks instead of the errors."""
-    table = Table(
-        "run", "deployment", "state", ">attempt", "created", ">duration", below="output" if output else "error"
-    )
+def runs_table(runs: Iterable[Run]) -> Table:
+    """In the order given."""
+    table = Table("run", "deployment", "state", ">attempt", "created", ">duration", below="error")
     for run in runs:
         table.add(
             run.id[:8],
@@ -52,8 +56,16 @@ def runs_table(runs: Iterable[Run], *, output: bool = False) -> Table:
             str(run.attempt),
             local(run.created),
             duration(run.started, run.finished),
-            below=run.output if output else run.error,
+            below=run.error,
         )
+    return table
+
+
+def results_table(runs: Iterable[Run]) -> Table:
+    """Runs of one deployment, told apart by their parameters, with where their executed notebooks are."""
+    table = Table("run", "parameters", "state", ">duration", below="output")
+    for run in runs:
+        table.add(run.id[:8], parameters(run), state(run.state), duration(run.started, run.finished), below=run.output)
     return table
 
 
@@ -69,7 +81,7 @@ def deployments_table(deployments: Iterable[Deployment], when: dict[str, str]) -
             when.get(deployment.name, "by hand"),
             Text("paused", style="yellow") if deployment.paused else local(upcoming),
             deployment.policy.queue,
-            below=deployment.notebook + given,
+            below=deployment.notebook + (f" with{given}" if given else ""),
         )
     return table
 
@@ -87,6 +99,30 @@ def nodes_table(nodes: Iterable[NodeRun]) -> Table:
     return table
 
 
+def firings_table(firings: Iterable[tuple[datetime, datetime, str | None]], zone: str) -> Table:
+    """Each in UTC, in its zone, and with a note."""
+    table = Table(zone, "UTC", below="note")
+    for utc, wall, note in firings:
+        table.add(f"{wall:%a %Y-%m-%d %H:%M:%S %Z}", f"{utc:%Y-%m-%d %H:%M:%S}", below=note)
+    return table
+
+
+def skips_table(skips: Iterable[Skip]) -> Table:
+    table = Table(">firings", "from", "to", "decided", "reason", below="why")
+    for skip in skips:
+        last = "" if skip.count == 1 else local(skip.last)
+        table.add(str(skip.count), local(skip.first), last, local(skip.at), skip.reason, below=WHY[skip.reason])
+    return table
+
+
+WHY = {
+    Reason.MISSED: "no worker was there when it was time",
+    Reason.LIMIT: "no worker was there when it was time, and later ones reached the catch-up limit",
+    Reason.OVERLAP: "an earlier run of the schedule had not ended",
+    Reason.REPLACED: "a later firing was due as well, and would have cancelled it",
+}
+
+
 def workers_table(workers: Iterable[Worker], at: datetime) -> Table:
     table = Table("worker", "queues", ">concurrency", "started", ">seen")
     for worker in workers:
@@ -95,12 +131,43 @@ def workers_table(workers: Iterable[Worker], at: datetime) -> Table:
     return table
 
 
+def findings_table(findings: Iterable[Finding]) -> Table:
+    looks = {"good": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
+    table = Table("", "subject", "found", below="remedy", widest=100)
+    for finding in findings:
+        mark, style = looks[finding.health]
+        table.add(Text(mark, style=style), finding.subject, finding.found, below=finding.remedy)
+    return table
+
+
+def backfills_table(backfills: Iterable[Backfill]) -> Table:
+    table = Table("backfill", ">runs", ">at once", "created", "states")
+    for one in backfills:
+        table.add(one.id, str(one.total), str(one.concurrency), local(one.created), _counts(one))
+    return table
+
+
+def backfill_table(backfill: Backfill, runs: Iterable[Run]) -> Table:
+    table = Table(backfill.parameter, "run", "state", ">attempt", ">duration", below="error")
+    for run in runs:
+        value = str(run.parameters.get(backfill.parameter))
+        spent = duration(run.started, run.finished)
+        table.add(value, run.id[:8], state(run.state), str(run.attempt), spent, below=run.error)
+    return table
+
+
+def _counts(backfill: Backfill) -> Text:
+    parts = [Text(f"{count} {of}", style=MARKS[of][1]) for of, count in backfill.counts.items()]
+    return Text(", ").join(parts)
+
+
 class Table:
     """Aligned columns, and one long text a row: on a terminal on a line of its own, where it can be read and copied;
     in a pipe as the last column, so that a line is a row."""
 
-    def __init__(self, *headers: str, below: str | None = None) -> None:
+    def __init__(self, *headers: str, below: str | None = None, widest: int = WIDEST) -> None:
         """*headers*: with ``>`` in front, the column is aligned to the right."""
+        self._widest = widest
         self._right = [header.startswith(">") for header in headers]
         self._headers = [Text(header.lstrip(">"), style="bold") for header in headers]
         self._below = below
@@ -113,7 +180,7 @@ class Table:
         rows = [(self._headers, self._below or ""), *self._rows]
         for cells, _below in rows:
             for cell in cells:
-                cell.truncate(WIDEST, overflow="ellipsis")
+                cell.truncate(self._widest, overflow="ellipsis")
         widths = [max(cells[column].cell_len for cells, _ in rows) for column in range(len(self._headers))]
         for number, (cells, below) in enumerate(rows):
             line = Text("  ").join(
@@ -137,7 +204,7 @@ class Table:
         return padded
 
 
-def run_details(run: Run) -> Grid:
+def run_details(run: Run) -> Group:
     """One run's facts, a line each; those it does not have are left out."""
     facts = {
         "run": run.id,
@@ -148,22 +215,58 @@ def run_details(run: Run) -> Grid:
         "error": run.error and Text(run.error, style="red"),
         "attempt": f"{run.attempt} of at most {run.last_attempt}",
         "queue": f"{run.policy.queue}, priority {run.policy.priority}",
-        "parameters": Text(" ".join(f"{name}={value!r}" for name, value in run.parameters.items())) or None,
+        "parameters": parameters(run),
         "scheduled for": run.scheduled_for and local(run.scheduled_for),
         "created": local(run.created),
+        "next attempt": run.state is State.PENDING and run.available and f"not before {local(run.available)}",
         "started": run.started and local(run.started),
         "finished": run.finished and local(run.finished),
         "duration": run.started and duration(run.started, run.finished),
         "worker": run.worker,
-        "output": run.output and Text(run.output, overflow="fold"),
+        "output": run.output,
     }
-    table = Grid.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column()
-    for name, value in facts.items():
-        if value:
-            table.add_row(name, value if isinstance(value, Text) else Text(str(value)))
-    return table
+    width = max(map(len, facts)) + 2
+    return Group(
+        *(
+            Text.assemble((name.ljust(width), "dim"), value if isinstance(value, Text) else str(value), overflow="fold")
+            for name, value in facts.items()
+            if value
+        )
+    )
+
+
+def parameters(run: Run) -> str:
+    """On one line; a long value is cut, ``--json`` has it whole."""
+    shown = ((name, repr(value)) for name, value in run.parameters.items())
+    return " ".join(f"{name}={text if len(text) <= LONGEST else text[:LONGEST] + '…'}" for name, text in shown)
+
+
+class Filling:
+    """Shows how far a backfill is, with a bar on a terminal. A context manager."""
+
+    def __init__(self, to: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=to,
+            transient=True,
+            disable=not to.is_terminal,
+        )
+        self._bar = self._progress.add_task("")
+
+    def __enter__(self) -> Filling:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, backfill: Backfill) -> None:
+        unhappy = {of: count for of, count in backfill.counts.items() if of in (State.FAILED, State.CANCELLED)}
+        description = ", ".join([backfill.id, *(f"{count} {of}" for of, count in unhappy.items())])
+        self._progress.update(self._bar, completed=backfill.ended, total=backfill.total, description=description)
 
 
 class Following:

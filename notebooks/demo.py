@@ -49,7 +49,7 @@ def run_days(client: Client) -> bool:
     print(f"deployed {deployment.name!r}, version {deployment.version}: every day at 6:00 in New York")
     submitted = [client.submit(deployment.name, parameters={"day": day}) for day in DAYS]
     ended = follow(client, submitted)
-    terminal.console().print(terminal.runs_table(ended, output=True))
+    terminal.console().print(terminal.results_table(ended))
     return all(run.state is State.SUCCEEDED for run in ended)
 
 

@@ -55,10 +55,18 @@ def test_neither_a_notebook_nor_a_deployment(refused: Refused, good: Path) -> No
     with Client(Config.from_env()) as client:
         client.deploy(good, name="flights")
 
-    assert refused("run", "flihgts") == "no deployment 'flihgts'; did you mean 'flights'?"
-    assert refused("run", "flihgts", "-p", "day", "x") == (
-        "no deployment 'flihgts'; did you mean 'flights'?; a notebook is named by its path, ending in .ipynb"
-    )
+    told = "no deployment 'flihgts'; did you mean 'flights'?; a notebook is named by its path, ending in .ipynb"
+    assert refused("run", "flihgts") == told
+    assert refused("run", "flihgts", "-p", "day", "x") == told
+
+
+def test_something_that_is_there_but_is_no_notebook(refused: Refused, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.py").write_text("print()")
+    (tmp_path / "folder").mkdir()
+
+    assert refused("run", "script.py").startswith("script.py is not valid JSON")
+    assert refused("run", "folder").startswith("'folder' is a folder; name a notebook in it")
 
 
 @pytest.mark.parametrize("command", ["run", "deploy"])
@@ -119,7 +127,14 @@ def test_an_unknown_kernel(refused: Refused, good: Path, command: str) -> None:
         (("--every", "0s"), "0"),
         (("--every", "15m", "--cron", "0 6 * * *"), "both"),
         (("--timeout", "-1s"), "-1s"),
-        (("--retries", "-1"), "retries"),
+        (("--retries", "-1"), "retries cannot be -1; it is a number from 0 to 1000"),
+        (("--retries", "99999999999999"), "retries cannot be 1e+14"),
+        (("--priority", "99999999999999"), "priority cannot be 1e+14"),
+        (("--backoff", "99999999999d"), "backoff cannot be "),
+        (("--timeout", "99999999999d"), "timeout cannot be "),
+        (("--timeout", "0"), "timeout cannot be 0"),
+        (("--queue", ""), "a queue cannot be named ''"),
+        (("--every", "15"), "'15' is not an interval; write one like 30s, 15m"),
         (("--retries", "many"), "'many' is not a valid integer; see flowkit deploy --help"),
         (("--name", "a/b"), "a deployment cannot be named 'a/b'"),
         (("--keep-failed", "-1"), "how many runs to keep cannot be less than 0"),
@@ -128,6 +143,13 @@ def test_an_unknown_kernel(refused: Refused, good: Path, command: str) -> None:
 def test_options_that_cannot_be_meant(refused: Refused, good: Path, options: tuple[str, ...], told: str) -> None:
     assert told in refused("deploy", good, *options)
     assert nothing_is_stored()
+
+
+def test_an_unknown_kernel_for_a_deployment(refused: Refused, good: Path) -> None:
+    with Client(Config.from_env()) as client:
+        client.deploy(good, name="flights")
+
+    assert refused("run", "flights", "--kernel", "nope").startswith("no kernel named 'nope'; installed are ")
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "cancel", "retry"])

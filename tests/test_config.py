@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.config import Config, kernel_environment, without_password
+from flowkit.config import KERNEL_VARIABLES, Config, kernel_environment, without_password
 from flowkit.errors import UsageError
 
 
@@ -54,10 +54,33 @@ def test_a_setting_in_seconds_must_be_a_number_above_zero(text: str) -> None:
         Config.from_env({"FLOWKIT_LEASE": text})
 
 
-def test_a_kernel_is_given_no_credentials(tmp_path: Path) -> None:
-    env = {"PATH": "/bin", "FLOWKIT_DATABASE_URL": "x", "FLOWKIT_REDIS_URL": "y", "REDIS_PASSWORD": "z"}
+USUAL = {"PATH": "/bin", "LC_ALL": "C", "PYTHONPATH": "/lib", "https_proxy": "p", "OMP_NUM_THREADS": "2"}
 
-    assert kernel_environment(tmp_path, env) == {"PATH": "/bin", "FLOWKIT_RUN_FOLDER": str(tmp_path)}
+
+def test_a_kernel_is_given_what_programs_need_and_nothing_that_may_be_a_secret(tmp_path: Path) -> None:
+    secret = {
+        **{"FLOWKIT_DATABASE_URL": "x", "FLOWKIT_HOME": "h", "REDIS_PASSWORD": "z", "DATABASE_URL": "d"},
+        **{"AWS_ACCESS_KEY_ID": "a", "JUPYTER_TOKEN": "t", "CONDA_PASSWORD": "p", "PYTHONSTARTUP": "s", "path": "/"},
+    }
+
+    assert kernel_environment(tmp_path, USUAL | secret) == USUAL | {"FLOWKIT_RUN_FOLDER": str(tmp_path)}
+
+
+def test_a_kernel_is_given_what_the_setting_names_but_never_the_way_to_the_store(tmp_path: Path) -> None:
+    named = {"DATABASE_URL": "d", "AWS_REGION": "r", "AWS_SECRET_ACCESS_KEY": "a", "JUPYTER_TOKEN": "t"}
+    others = {"PGPASSWORD": "p", "FLOWKIT_DATABASE_URL": "x", "FLOWKIT_HOME": "h", "REDIS_PASSWORD": "z"}
+    own = {"FLOWKIT_RUN_FOLDER": str(tmp_path)}
+
+    setting = {"FLOWKIT_KERNEL_ENV": "DATABASE_URL, AWS_*,JUPYTER_TOKEN,"}
+    assert kernel_environment(tmp_path, USUAL | named | others | setting) == USUAL | named | own
+    everything = {"FLOWKIT_KERNEL_ENV": "*"}
+    assert kernel_environment(tmp_path, named | others | everything) == named | {"PGPASSWORD": "p"} | own
+
+
+def test_the_reference_lists_what_a_kernel_is_given() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+    for name in KERNEL_VARIABLES:
+        assert f"`{name.upper()}`" in text
 
 
 def test_a_password_is_never_shown() -> None:

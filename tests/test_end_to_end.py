@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -48,7 +51,7 @@ on_both = pytest.mark.parametrize("place", ["embedded", "servers"], indirect=Tru
 @pytest.fixture
 def place(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A place where flowkit is at home: SQLite for all, or PostgreSQL and Redis."""
-    monkeypatch.setenv("FLOWKIT_LEASE", "3")
+    monkeypatch.setenv("FLOWKIT_LEASE", "6")
     if getattr(request, "param", "embedded") == "embedded":
         yield home
         return
@@ -92,7 +95,7 @@ def test_a_notebook_is_deployed_run_and_remembered(place: Path, client: Client, 
     assert answer("runs") == [run]
     assert "top = 5" in Path(run["output"]).read_text()
     assert "counting to 5\n" in flowkit("logs", run["id"]).stdout
-    assert not any((place / "work").glob("*/*"))
+    assert not any((place / "work").glob("*"))
 
 
 @on_both
@@ -203,12 +206,12 @@ def test_a_killed_workers_run_is_finished_by_another_and_its_notebook_does_not_l
 
 @on_both
 def test_a_run_under_way_is_cancelled_within_seconds_and_stays_so(client: Client, tmp_path: Path) -> None:
-    notebook = write(tmp_path / "slow.ipynb", "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)")
-    run = client.submit(notebook)
+    run = client.submit(write(tmp_path / "slow.ipynb", "import time\nprint('on', flush=True)\ntime.sleep(60)"))
     with worker():
-        pid = int(eventually(lambda: _log(client, run.id)))
+        eventually(lambda: "on" in _log(client, run.id))
+        assert _processes_of(run.id)
         told = answer("cancel", run.id)
-        eventually(lambda: not Path(f"/proc/{pid}").exists(), seconds=10)
+        eventually(lambda: not _processes_of(run.id), seconds=10)
         again = flowkit("cancel", run.id)
 
     assert told["state"] == "cancelled"
@@ -223,6 +226,19 @@ def test_a_stopping_worker_hands_its_run_back_unharmed(client: Client, numbers: 
     with worker(FLOWKIT_GRACE="0.5") as first:
         eventually(lambda: "counting" in _log(client, run.id))
         first.send_signal(signal.SIGTERM)
+        assert first.wait(20) == 0
+
+    back = client.store.run(run.id)
+    assert (back.state, back.attempt, back.crashes) == (State.PENDING, 1, 0)
+
+
+def test_a_second_ctrl_c_hands_back_at_once(client: Client, numbers: Path) -> None:
+    run = client.submit(numbers, parameters={"pause": 60.0})
+    with worker(FLOWKIT_GRACE="60") as first:
+        eventually(lambda: "counting" in _log(client, run.id))
+        first.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+        first.send_signal(signal.SIGINT)
         assert first.wait(20) == 0
 
     back = client.store.run(run.id)
@@ -328,6 +344,15 @@ def test_many_parameters_arrive_as_given(client: Client, tmp_path: Path) -> None
     assert repr(json.loads((tmp_path / "got.json").read_text())) == repr(list(values.values()))
 
 
+def test_parameters_are_given_in_two_words_or_with_an_equals_sign(client: Client, tmp_path: Path) -> None:
+    notebook = write(tmp_path / "given.ipynb", "1", parameters="text = ''\ncount = 1")
+
+    two_words = answer("deploy", notebook, "-p", "text", "a=b", "-p", "count", "-2", "--name", "one")
+    equals = answer("deploy", notebook, "-p", "text=a=b", "--parameter", "count=-2", "--name", "two")
+
+    assert two_words["parameters"] == equals["parameters"] == {"text": "a=b", "count": -2}
+
+
 def test_a_value_without_a_default_may_come_with_the_run_but_a_schedule_needs_it(
     client: Client, tmp_path: Path
 ) -> None:
@@ -354,7 +379,7 @@ def test_waiting_is_left_by_ctrl_c_while_the_run_goes_on(client: Client, numbers
         assert client.follow(run.id, lambda *_: None).state is State.SUCCEEDED
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_up_serves_both_and_leaves_nothing_behind(client: Client, how: signal.Signals) -> None:
     command = [*FLOWKIT, "up", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as up:
@@ -363,11 +388,41 @@ def test_up_serves_both_and_leaves_nothing_behind(client: Client, how: signal.Si
         eventually(lambda: client.workers())
         children = _children(up.pid)
         up.send_signal(how)
-        assert up.wait(20) == 0
+        assert up.wait(20) == (-how if how is signal.SIGKILL else 0)
 
     assert line.startswith("dashboard: http://127.0.0.1:")
     assert len(children) == 2
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), seconds=10)
+
+
+def test_up_begins_nothing_if_the_port_is_taken(client: Client, numbers: Path) -> None:
+    run = client.submit(numbers)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = flowkit("up", "--port", taken.getsockname()[1])
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is taken" in done.stderr
+    assert client.store.run(run.id).state is State.PENDING
+
+
+def test_a_retry_that_is_followed_begins_with_the_new_attempt(client: Client, tmp_path: Path) -> None:
+    mended = tmp_path / "mended"
+    notebook = write(tmp_path / "broken.ipynb", f"import os\nassert os.path.exists({str(mended)!r}), 'no file'")
+    with worker():
+        run = client.follow(client.submit(notebook).id, lambda *_: None)
+        mended.touch()
+        retried = flowkit("retry", run.id, "--wait")
+
+    assert retried.returncode == 0
+    assert "no file" not in retried.stderr
+
+
+def test_output_that_cannot_be_written_is_told_in_one_line(place: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*FLOWKIT, "runs"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (2, "flowkit: cannot write the output: No space left on device\n")
 
 
 def test_a_deploying_cell_does_nothing_in_the_run_of_its_own_notebook(client: Client, tmp_path: Path) -> None:
@@ -398,3 +453,13 @@ def _log(client: Client, run: str) -> str:
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _processes_of(run: str) -> list[int]:
+    """The kernel of a run and what it started: they have the run's folder in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{run}.".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found

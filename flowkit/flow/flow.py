@@ -170,7 +170,9 @@ class Flow:
                 raise GraphError(f"no port is called {target!r}; name one of {takes}{did_you_mean(parameter, taken)}")
             wanted = owner.accepted(taken[parameter])
             if parameter in owner.map:
-                given = ports.element(given)
+                given, whole = ports.element(given), given
+                if given is ports.NOTHING:
+                    return Fit(False, f"{ports.describe(whole)} is not a list, over which {target!r} maps")
         return ports.fit(given, wanted)
 
     def run(self, /, *, executor: Executor | None = None, threads: int | None = None, **parameters: Any) -> Outcome:
@@ -184,6 +186,8 @@ class Flow:
                 which functions, inputs and results must be picklable. It is not shut down.
             threads: how many nodes at a time; 1 runs them in the calling thread. Default: processors + 4, at most 32.
         """
+        if executor is not None and not hasattr(executor, "submit"):
+            raise UsageError(f"run() was given executor={executor!r}; it must be a concurrent.futures.Executor")
         if threads is not None and (type(threads) is not int or threads < 1):
             raise UsageError(f"run() was given threads={threads!r}; it must be a whole number, 1 or more")
         values = self.graph.check(parameters)

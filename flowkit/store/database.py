@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from flowkit.config import without_password
 from flowkit.errors import Unavailable, UsageError
+from flowkit.model import now
 from flowkit.store.migrations import migrate
 
 #: Seconds a write waits for the other writers of an SQLite file.
@@ -31,6 +33,10 @@ POSTGRES = {
     "keepalives_count": 2,
     "options": "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=10000",
 }
+
+#: Seconds without a word from PostgreSQL after which a statement is given up. The server's own limit is reached before,
+#: unless it hangs: a stopped process keeps its connections open, and no TCP timeout notices.
+SILENCE = 7.0
 
 #: SQLite's codes for a wrong statement or wrong data; with any other it is the file that cannot be used.
 SQLITE_OUR_FAULT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
@@ -79,6 +85,14 @@ class Database:
         """Its URL without the password."""
         return without_password(self.url.render_as_string(hide_password=False))
 
+    def clock(self) -> datetime:
+        """The database's own wall clock; for SQLite that of this machine."""
+        if self.url.get_backend_name() == "sqlite":
+            return now()
+        with self.reading() as connection:
+            found: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+            return found
+
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that only reads: on SQLite it sees one moment, and waits for nobody."""
@@ -121,10 +135,13 @@ class Database:
                     dbapi: Any = connection.connection.dbapi_connection
                     dbapi.execute("PRAGMA journal_mode=WAL")
                 return
-            except Unavailable as error:
-                # This one statement does not wait for others that open the same new file.
+            except (Unavailable, sqlite3.OperationalError) as error:
+                # This one statement does not wait for others that open the same new file; and what it raises is the
+                # driver's own error.
                 if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
+                    if isinstance(error, Unavailable):
+                        raise
+                    raise Unavailable(f"cannot use the database {self.shown}: {error}") from error
                 time.sleep(0.02)
 
 
@@ -165,9 +182,41 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
 def _postgres_engine(url: sa.URL) -> sa.Engine:
     # pre_ping: a server that has been restarted costs no caller an error.
-    return sa.create_engine(
+    engine = sa.create_engine(
         url, connect_args=POSTGRES, pool_size=8, max_overflow=24, pool_timeout=3.0, pool_pre_ping=True
     )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(_: object, __: object, args: list[Any], options: dict[str, Any]) -> psycopg.Connection[Any]:
+        return _Connection.connect(*args, **options)
+
+    return engine
+
+
+Answer = TypeVar("Answer")
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that does not wait for ever for a server that has stopped."""
+
+    def wait(self, gen: Generator[Any, int, Answer], *args: Any, **options: Any) -> Answer:
+        return super().wait(self._heard(gen), *args, **options)
+
+    def _heard(self, gen: Generator[Any, int, Answer]) -> Generator[Any, int, Answer]:
+        """*gen*, which is told every 0.1 s whether its socket is ready, until it was not for too long."""
+        heard = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > SILENCE:
+                    self.pgconn.finish()  # an answer that comes later is nobody's
+                    raise psycopg.OperationalError(f"no answer within {SILENCE:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as ended:
+            return cast(Answer, ended.value)
 
 
 def _unreachable(error: sa.exc.StatementError) -> str | None:

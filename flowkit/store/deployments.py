@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from flowkit.errors import NotFound, did_you_mean
-from flowkit.model import Deployment, Schedule
+from flowkit.model import CatchUp, Deployment, Overlap, Schedule
 from flowkit.store.database import Database
 from flowkit.store.runs import keep_snapshot, to_policy
 from flowkit.store.schema import deployments, snapshots, versions
@@ -22,8 +22,8 @@ class Deployments(Database):
         """Make the deployment be as given; False if it already was.
 
         A changed snapshot, parameters, policy or retention makes a new version; a moved notebook or a changed
-        schedule does not. An unchanged schedule keeps its place (``next``, ``anchor``) whatever is given, a paused
-        deployment stays paused.
+        schedule does not. A schedule that fires as before keeps its place (``next``, ``anchor``) whatever is given, a
+        paused deployment stays paused.
 
         Args:
             snapshot: the notebook's text, whose digest is ``deployment.snapshot``.
@@ -112,16 +112,23 @@ def find_deployment(connection: sa.Connection, name: str) -> Deployment | None:
 
 def to_deployment(row: sa.Row[Any]) -> Deployment:
     pairs = dict(row._mapping)
-    schedule = Schedule(**{name: pairs.pop(name) for name in Schedule.__slots__} | {"zone": row.zone or "UTC"})
+    schedule = {name: pairs.pop(name) for name in Schedule.__slots__}
     return Deployment(
         **pairs
         | {
             "policy": to_policy(pairs["policy"]),
-            "schedule": None if schedule.cron is None and schedule.every is None else schedule,
+            "schedule": _to_schedule(schedule),
             "created": pairs.pop("first_deployed"),
             "updated": pairs["created"],
         }
     )
+
+
+def _to_schedule(pairs: dict[str, Any]) -> Schedule | None:
+    if pairs["cron"] is None and pairs["every"] is None:
+        return None
+    policies = {"catch_up": CatchUp(pairs["catch_up"]), "overlap": Overlap(pairs["overlap"])}
+    return Schedule(**pairs | policies)
 
 
 def _deployed(before: Deployment | None, wanted: Deployment, now: datetime) -> Deployment:
@@ -152,9 +159,13 @@ def _rescheduled(before: Deployment, wanted: Schedule | None) -> Schedule | None
     old = before.schedule
     if wanted is None:
         return None
-    if old is not None and (old.cron, old.every, old.zone) == (wanted.cron, wanted.every, wanted.zone):
-        return old
+    if old is not None and all(getattr(old, name) == getattr(wanted, name) for name in _FIRES):
+        return replace(wanted, anchor=old.anchor, next=old.next)
     return replace(wanted, next=None) if before.paused else wanted
+
+
+#: What decides when a schedule fires; the rest decides what a firing does.
+_FIRES = ("cron", "every", "zone", "start", "end")
 
 
 def _version_row(deployment: Deployment) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from flowkit.store.schema import deployments, runs, snapshots, versions
 SUCCEEDED = runs.c.state == State.SUCCEEDED.value
 FAILED = runs.c.state.in_([State.FAILED.value, State.CANCELLED.value])
 
+#: A run of a backfill is kept: that it is there says that its value is done.
+BACKFILLED = sa.and_(runs.c.series.is_not(None), runs.c.scheduled_for.is_(None))
+
 #: The conditions that a group of runs fulfils.
 Group = tuple[sa.ColumnElement[bool], ...]
 
@@ -29,7 +32,7 @@ class Retention(Database):
         beyond: list[Run] = []
         with self.reading() as connection:
             for group, keep in _overfull(connection):
-                newest = sa.select(runs).where(*group).order_by(runs.c.created.desc(), runs.c.id.desc())
+                newest = sa.select(runs).where(*group, ~BACKFILLED).order_by(runs.c.created.desc(), runs.c.id.desc())
                 rows = connection.execute(newest.offset(keep).limit(limit - len(beyond)))
                 beyond += [to_run(row) for row in rows]
                 if len(beyond) == limit:

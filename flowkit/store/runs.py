@@ -6,6 +6,7 @@ back, the answer is False or None, and nothing has changed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from flowkit.errors import Conflict, NotFound, UsageError
 from flowkit.model import Cause, Ending, Policy, Run, State, sources
 from flowkit.store.database import Database
 from flowkit.store.schema import runs, snapshots
+from flowkit.store.series import pass_on, places
 
 #: A run that was lost with its worker so many times is the likely killer, and fails.
 MAX_CRASHES = 3
@@ -45,13 +47,19 @@ class Runs(Database):
 
         Args:
             snapshot: the notebook's text. None: the store has it already, as a deployment's.
+
+        Raises:
+            Conflict: the key was given to a run of something else.
         """
         try:
             with self.writing() as connection:
                 if snapshot is not None:
                     keep_snapshot(self, connection, run.snapshot, snapshot)
                 new = insert_run(self, connection, run)
-                return _submitted(connection, run), new
+                stored = _submitted(connection, run)
+                if stored.key == run.key and (other := _difference(stored, run)):
+                    raise Conflict(f"key {run.key!r} belongs to run {stored.id[:8]}, of {other}; take another key")
+                return stored, new
         except sa.exc.IntegrityError as error:
             if "foreign key" not in str(error.orig).lower():
                 raise
@@ -103,11 +111,11 @@ class Runs(Database):
                 moved = _move(State.PENDING).values(**values, available=now + _retry_wait(found))
             else:
                 moved = _move(State.FAILED).values(**values, finished=now)
-            return _run(connection.execute(_mine(moved, run, attempt).returning(runs)).first())
+            return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first())
 
-    def release(self, run: str, attempt: int, *, now: datetime) -> bool:
+    def release(self, run: str, attempt: int) -> bool:
         """Hand the run back, to be claimed at once: its worker stops. The attempt uses up none of its retries."""
-        back = _mine(_move(State.PENDING), run, attempt).values(available=now, last_attempt=runs.c.last_attempt + 1)
+        back = _mine(_move(State.PENDING), run, attempt).values(last_attempt=runs.c.last_attempt + 1)
         with self.writing() as connection:
             return connection.execute(back).rowcount == 1
 
@@ -141,7 +149,7 @@ class Runs(Database):
                 moved = _move(State.PENDING).values(
                     **values, available=now + wait, last_attempt=runs.c.last_attempt + 1
                 )
-            return _run(connection.execute(_mine(moved, run, attempt).returning(runs)).first())
+            return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first())
 
     def cancel(self, run: str, *, now: datetime) -> Run:
         """Cancel a run that has not ended. Its worker, if any, notices at its next beat."""
@@ -153,15 +161,15 @@ class Runs(Database):
             found = _run(connection.execute(sa.select(runs).where(runs.c.id == run)).first())
         if found is None:
             raise _no_run(run)
-        again = _move(State.PENDING, but_from=State.RUNNING).values(
-            last_attempt=runs.c.attempt + 1 + found.policy.retries, crashes=0, finished=None, available=None
-        )
-        return self._by_hand(run, again, "retried")
+        return self._by_hand(run, retry_run(found), "retried", series=found.series)
 
-    def _by_hand(self, run: str, moved: sa.Update, verb: str) -> Run:
+    def _by_hand(self, run: str, moved: sa.Update, verb: str, *, series: str | None = None) -> Run:
         """Raises: NotFound; Conflict if the run's state does not allow it."""
         with self.writing() as connection:
-            after = _run(connection.execute(moved.where(runs.c.id == run).returning(runs)).first())
+            if series is not None:
+                [place] = places(connection, series, 1)
+                moved = moved.values(place=place)
+            after = _ended(connection, connection.execute(moved.where(runs.c.id == run).returning(runs)).first())
             if after is not None:
                 return after
             found = _run(connection.execute(sa.select(runs).where(runs.c.id == run)).first())
@@ -242,7 +250,20 @@ class Runs(Database):
 
 def insert_run(database: Database, connection: sa.Connection, run: Run) -> bool:
     """A new pending row; False if its key or its firing is there already."""
-    values = {name: getattr(run, name) for name in _SUBMITTED} | {
+    return bool(insert_runs(database, connection, [(run, None)]))
+
+
+def insert_runs(database: Database, connection: sa.Connection, new: Sequence[tuple[Run, int | None]]) -> set[str]:
+    """Pending rows, each with its place in the line of its series; the ids of those that were not there already."""
+    rows = [_row(run) | {"place": place} for run, place in new]
+    if not rows:
+        return set()
+    statement = database.insert(runs).on_conflict_do_nothing().returning(runs.c.id)
+    return set(connection.execute(statement, rows).scalars())
+
+
+def _row(run: Run) -> dict[str, Any]:
+    return {name: getattr(run, name) for name in _SUBMITTED} | {
         "policy": asdict(run.policy),
         "parameters": dict(run.parameters),
         "queue": run.policy.queue,
@@ -253,8 +274,22 @@ def insert_run(database: Database, connection: sa.Connection, run: Run) -> bool:
         "crashes": 0,
         "beat": 0,
     }
-    new = database.insert(runs).values(values).on_conflict_do_nothing()
-    return connection.execute(new.returning(runs.c.id)).first() is not None
+
+
+def cancel_runs(connection: sa.Connection, which: sa.ColumnElement[bool], *, now: datetime) -> int:
+    """Cancel them all, and let those have their turn that wait for them. How many there were."""
+    ended = _move(State.CANCELLED).where(which).values(finished=now, available=None).returning(runs)
+    rows = connection.execute(ended).all()
+    for row in rows:
+        _ended(connection, row)
+    return len(rows)
+
+
+def retry_run(run: Run) -> sa.Update:
+    """Run it again, if it failed or was cancelled."""
+    again = _move(State.PENDING, but_from=State.RUNNING).where(runs.c.id == run.id)
+    attempts = runs.c.attempt + 1 + run.policy.retries
+    return again.values(last_attempt=attempts, crashes=0, finished=None, available=None)
 
 
 def keep_snapshot(database: Database, connection: sa.Connection, digest: str, notebook: str) -> None:
@@ -267,7 +302,7 @@ def keep_snapshot(database: Database, connection: sa.Connection, digest: str, no
 
 def to_run(row: sa.Row[Any]) -> Run:
     pairs = dict(row._mapping)
-    del pairs["queue"], pairs["priority"], pairs["beat"]
+    del pairs["queue"], pairs["priority"], pairs["beat"], pairs["place"]
     return Run(
         **pairs
         | {
@@ -295,6 +330,7 @@ _SUBMITTED = (
     "scheduled_for",
     "zone",
     "available",
+    "series",
 )
 
 
@@ -309,8 +345,26 @@ def _submitted(connection: sa.Connection, run: Run) -> Run:
     return to_run(row)
 
 
+def _difference(stored: Run, wanted: Run) -> str | None:
+    """What makes these two requests not the same one: a key repeated is for the same work, whatever its queue now."""
+    told = {"deployment": "another deployment", "snapshot": "another notebook", "parameters": "other parameters"}
+    for name, difference in told.items():
+        before, after = (json.dumps(getattr(run, name), sort_keys=True, default=dict) for run in (stored, wanted))
+        if before != after:  # as text: NaN equals itself there, and 1 is not True
+            return difference
+    return None
+
+
 def _run(row: sa.Row[Any] | None) -> Run | None:
     return None if row is None else to_run(row)
+
+
+def _ended(connection: sa.Connection, row: sa.Row[Any] | None) -> Run | None:
+    """The run that may just have ended; the next of its series takes its turn, unless this one stood in line itself."""
+    found = _run(row)
+    if row is not None and found is not None and found.series and found.state.final and row.place is None:
+        pass_on(connection, found.series)
+    return found
 
 
 def _move(target: State, *, but_from: State | None = None) -> sa.Update:
@@ -344,7 +398,8 @@ def _queued(queue: str, now: datetime, *columns: sa.ColumnElement[Any]) -> sa.Se
 
 
 def _runnable(now: datetime) -> sa.ColumnElement[bool]:
-    return sa.and_(runs.c.state == State.PENDING.value, sa.or_(runs.c.available.is_(None), runs.c.available <= now))
+    available = sa.or_(runs.c.available.is_(None), runs.c.available <= now)
+    return sa.and_(runs.c.state == State.PENDING.value, runs.c.place.is_(None), available)
 
 
 def _retry_wait(run: Run) -> timedelta:

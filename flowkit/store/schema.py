@@ -125,8 +125,21 @@ deployments = Table(
     Column("every", Float(53)),
     Column("zone", String),
     Column("anchor", Instant),
+    Column("start", Instant),
+    Column("end", Instant),
+    Column("catch_up", String),
+    Column("catch_up_limit", Number),
+    Column("grace", Float(53)),
+    Column("overlap", String),
+    Column("jitter", Float(53)),
     Column("next", Instant),
-    Index("deployments_due", "next", postgresql_where=text("next IS NOT NULL"), sqlite_where=text("next IS NOT NULL")),
+    Index(
+        "deployments_due",
+        "next",
+        "name",
+        postgresql_where=text("next IS NOT NULL"),
+        sqlite_where=text("next IS NOT NULL"),
+    ),
 )
 
 versions = Table(
@@ -143,6 +156,31 @@ versions = Table(
     Column("created", Instant, nullable=False),
     PrimaryKeyConstraint("name", "version", name="versions_pkey"),
     Index("versions_of_snapshot", "snapshot"),
+)
+
+skips = Table(
+    "skips",
+    metadata,
+    Column("deployment", Name, nullable=False),
+    Column("first", Instant, nullable=False),
+    Column("last", Instant, nullable=False),
+    Column("count", Number, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("at", Instant, nullable=False),
+    PrimaryKeyConstraint("deployment", "first", name="skips_pkey"),
+    Index("skips_at", "at"),
+)
+
+# Runs that take turns: of a schedule that queues what overlaps, or of a backfill.
+series = Table(
+    "series",
+    metadata,
+    Column("id", Name, primary_key=True),
+    Column("deployment", Name, nullable=False),
+    Column("width", Number, nullable=False),  # how many of its runs may wait for a worker or run at once
+    Column("parameter", String),  # of a backfill: what differs between its runs
+    Column("created", Instant, nullable=False),
+    Index("series_newest", "created", "id"),
 )
 
 runs = Table(
@@ -173,6 +211,8 @@ runs = Table(
     Column("started", Instant),
     Column("finished", Instant),
     Column("output", String),
+    Column("series", Name, ForeignKey("series.id", name="runs_series")),
+    Column("place", Number),  # in the line of its series; null: its turn has come, or there is no series
     UniqueConstraint("key", name="runs_key"),
     UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
     CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')", name="runs_state"),
@@ -186,8 +226,24 @@ runs = Table(
         text("priority DESC"),
         "created",
         "id",
-        postgresql_where=text("state = 'pending'"),
-        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending' AND place IS NULL"),
+        sqlite_where=text("state = 'pending' AND place IS NULL"),
+    ),
+    Index(
+        "runs_of_schedule",
+        "deployment",
+        "state",
+        "scheduled_for",  # or SQLite prefers the index of firings, with all that ever ran
+        postgresql_where=text("scheduled_for IS NOT NULL"),
+        sqlite_where=text("scheduled_for IS NOT NULL"),
+    ),
+    Index(
+        "runs_of_series",
+        "series",
+        "state",
+        "place",
+        postgresql_where=text("series IS NOT NULL"),
+        sqlite_where=text("series IS NOT NULL"),
     ),
     Index("runs_running", "id", postgresql_where=text("state = 'running'"), sqlite_where=text("state = 'running'")),
 )

@@ -63,6 +63,16 @@ class Broker:
                 f"Redis at {self.address} does not answer: {_reason(error)}; check FLOWKIT_REDIS_URL"
             ) from error
 
+    def facts(self) -> dict[str, str] | None:
+        """Of a Redis its ``version``, and its ``policy`` when its memory is full. None: it is SQLite."""
+        if self._config.redis_url is None:
+            return None
+        try:
+            found = self._lane("default").conn.info()
+        except redis.RedisError as error:
+            raise Unavailable(f"Redis at {self.address} does not tell about itself: {_reason(error)}") from error
+        return {"version": found["redis_version"], "policy": found.get("maxmemory_policy", "noeviction")}
+
     def ring(self, queue: str, run: str, *, priority: int = 0) -> bool:
         """Wake a worker of *queue*. Best effort and after the commit, never before: False if nobody was reached."""
         try:

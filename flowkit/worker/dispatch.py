@@ -9,15 +9,15 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
 
 from flowkit.artifacts import Artifacts, notebook_path
-from flowkit.errors import Unavailable
+from flowkit.errors import NotFound, ScheduleError, Unavailable
 from flowkit.events import Event
-from flowkit.model import Cause, CurrentRun, Ending, Run, State, Worker, now
+from flowkit.model import Cause, CurrentRun, Deployment, Ending, Plan, Run, State, Worker, now
 from flowkit.store import Store
 from flowkit.worker import cron
 from flowkit.worker.executed import mark_crashed
@@ -27,21 +27,48 @@ log = logging.getLogger("flowkit.worker")
 
 Ring = Callable[[Run], None]
 
+Execute = Callable[..., Ending]  #: as ``run_notebook``
+
 #: Seconds for which the ending of a run is offered to a store that does not answer. Its lease is over long before.
 PERSIST = 120.0
+
+#: The part of the lease after which a worker whose beats do not arrive stops its kernels: before others may take over.
+FENCE = 2 / 3
+
+#: How long it is known which firings did not run.
+SKIPS_KEPT = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The time, as one process has it. A simulation gives each of its processes another."""
+
+    now: Callable[[], datetime] = now
+    monotonic: Callable[[], float] = monotonic
+    sleep: Callable[[float], None] = sleep
 
 
 class Dispatcher:
     """What one worker process does with a store. ``look`` is called from several threads, the rest from one each."""
 
     def __init__(
-        self, store: Store, artifacts: Artifacts, *, worker: Worker, ring: Ring, lease: float, folder: Path
+        self,
+        store: Store,
+        artifacts: Artifacts,
+        *,
+        worker: Worker,
+        ring: Ring,
+        lease: float,
+        folder: Path,
+        execute: Execute = run_notebook,
+        clock: Clock = Clock(),
     ) -> None:
         """
         Args:
             ring: told of every run that has become ready here.
             lease: seconds another worker's beat may stand still before its run is handed on.
             folder: run folders go here, and are gone when their attempt is over.
+            execute: what runs an order to its ending.
         """
         self.worker = worker
         self.stopping = threading.Event()  #: claim nothing more
@@ -51,22 +78,30 @@ class Dispatcher:
         self._ring = ring
         self._lease = lease
         self._folder = folder
-        self._mine: dict[str, _Attempt] = {}
+        self._mine: dict[tuple[str, int], _Attempt] = {}
         self._watched: dict[str, _Beat] = {}
-        self._beaten = monotonic()
+        self._run_order = execute
+        self._clock = clock
         store.enrol(worker)
 
     # -- firings ------------------------------------------------------------------------------------------------------
 
     def tick(self, at: datetime) -> None:
-        """Turn every firing that is due into a run. Every worker ticks: the store lets each firing start one run."""
-        for deployment in self._store.due(now=at):
-            assert deployment.schedule is not None
-            firing, following = cron.latest_due(deployment.schedule, at)
-            run = Run.of(deployment, now=at, scheduled_for=firing)
-            if self._store.fire(deployment, run, next=following):
-                log.info("%s fired for %s: run %s", deployment.name, firing.isoformat(), run.id[:8])
-                self._ring(run)
+        """Make every firing that is due a run, or a skip. Every worker ticks: the store takes each firing once."""
+        if not self._store.due(now=at, limit=1):
+            return
+        while not self.stopping.is_set():
+            runs, skips = self._store.fire(lambda deployment: _plan(deployment, at), now=at)
+            for skip in skips:
+                since = skip.first.isoformat()
+                log.info("%s: %d firings skipped (%s), from %s", skip.deployment, skip.count, skip.reason, since)
+            for run in runs:
+                assert run.scheduled_for is not None
+                log.info("%s fired for %s: run %s", run.label, run.scheduled_for.isoformat(), run.id[:8])
+                if run.available is None or run.available <= at:
+                    self._ring(run)
+            if not runs and not skips:
+                return
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
@@ -82,25 +117,26 @@ class Dispatcher:
         """Claim and execute until nothing is to be had."""
         try:
             while not self.stopping.is_set():
-                run = self._store.claim(self.worker.queues, self.worker.id, now=now())
+                asked = self._clock.monotonic()
+                run = self._store.claim(self.worker.queues, self.worker.id, now=self._clock.now())
                 if run is None:
                     return
-                self._execute(run)
+                self._execute(run, asked)
         except Unavailable as error:
             log.warning("%s", error)
-            self.stopping.wait(1.0)
+            self._clock.sleep(1.0)
 
-    def _execute(self, run: Run) -> None:
-        attempt = self._mine[run.id] = _Attempt(run, self._store)
+    def _execute(self, run: Run, claimed: float) -> None:
+        attempt = self._mine[run.id, run.attempt] = _Attempt(run, self._store, beaten=claimed)
         log.info("run %s of %s: attempt %d began", run.id[:8], run.label, run.attempt)
         try:
             self._settle(run, attempt, self._run_notebook(run, attempt))
         finally:
-            del self._mine[run.id]
+            del self._mine[run.id, run.attempt]
 
     def _run_notebook(self, run: Run, attempt: _Attempt) -> Ending:
         path = notebook_path(run.id, run.attempt)
-        folder = self._folder / run.id / str(run.attempt)
+        folder = self._folder / f"{run.id}.{run.attempt}"
         beside = Path(run.notebook).parent
 
         def save(text: str) -> None:
@@ -118,35 +154,38 @@ class Dispatcher:
                 cwd=beside if beside.is_dir() else folder,
                 folder=folder,
             )
-            return run_notebook(order, on_events=attempt.record, on_save=save, stop=attempt.stop)
+            return self._run_order(order, on_events=attempt.record, on_save=save, stop=attempt.stop)
         except Exception as error:  # the one place where whatever went wrong becomes the run's ending
             log.exception("run %s of %s could not be executed", run.id[:8], run.label)
             return Ending(State.FAILED, Cause.CRASHED, f"{type(error).__name__}: {error}".splitlines()[0])
         finally:
-            shutil.rmtree(folder.parent, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _settle(self, run: Run, attempt: _Attempt, ending: Ending) -> None:
         """Tell the store how the attempt ended, for as long as anybody could still want to know."""
-        until = monotonic() + PERSIST
+        if attempt.fenced and ending.state is State.CANCELLED:
+            log.warning("run %s of %s: stopped, its beats did not reach the store", run.id[:8], run.label)
+            return  # as if this worker had died: whoever sees the beat stand still hands the run on
+        until = self._clock.monotonic() + PERSIST
         while attempt.lost is None:
             try:
                 attempt.flush()
                 # An attempt that ended by itself while the worker was stopping has its ending.
                 if attempt.handed_back and ending.state is State.CANCELLED:
-                    if self._store.release(run.id, run.attempt, now=now()):
+                    if self._store.release(run.id, run.attempt):
                         log.info("run %s of %s: handed back", run.id[:8], run.label)
                     return
-                after = self._store.finish(run.id, run.attempt, ending, now=now())
+                after = self._store.finish(run.id, run.attempt, ending, now=self._clock.now())
                 if after is not None:
                     log.info("run %s of %s: %s", run.id[:8], run.label, _how(after, ending))
                     if after.state is State.PENDING and after.available is None:
                         self._ring(after)
                 return
             except Unavailable as error:
-                if monotonic() > until:
+                if self._clock.monotonic() > until:
                     log.error("run %s of %s: its ending was not recorded: %s", run.id[:8], run.label, error)
                     return
-                sleep(1.0)
+                self._clock.sleep(1.0)
         attempt.flush()  # the last words of a cancelled run; refused if another worker has it
         log.info("run %s of %s: stopped, %s", run.id[:8], run.label, attempt.lost)
 
@@ -158,32 +197,52 @@ class Dispatcher:
         if not mine:
             return
         running = {(run, attempt) for run, attempt, _ in self._store.beats()}
-        beat = monotonic() - self._beaten >= self._lease / 3
-        if beat:
-            self._beaten = monotonic()
         for attempt in mine:
-            ours = (attempt.run.id, attempt.run.attempt) in running
-            if ours and beat:
-                ours = self._store.beat(attempt.run.id, attempt.run.attempt)
-            if not ours and attempt.run.id in self._mine:
-                attempt.lose(self._store.run(attempt.run.id))
+            token = attempt.run.id, attempt.run.attempt
+            ours = token in running
+            sent = self._clock.monotonic()
+            if ours and sent - attempt.beaten >= self._lease / 3:
+                ours = self._store.beat(*token)
+                if ours:
+                    attempt.beaten = sent
+            if not ours and token in self._mine:
+                attempt.lose(cancelled=self._cancelled(attempt.run.id))
 
-    def rescue(self, at: float) -> None:
-        """Hand on every run whose beat stood still for the lease, on *our own* monotonic clock (*at*, in seconds).
+    def _cancelled(self, run: str) -> bool:
+        try:
+            return self._store.run(run).state is State.CANCELLED
+        except NotFound:  # so long ago that it was forgotten
+            return True
+
+    def fence(self) -> None:
+        """Twice a second: stop the kernels of attempts whose beats no longer reach the store.
+
+        From a thread of its own, and asking nobody: a call to a store that hangs may never return. The time of a beat
+        is when it was sent, so whoever waits for the whole lease to pass finds the kernel gone.
+        """
+        for attempt in list(self._mine.values()):
+            if self._clock.monotonic() - attempt.beaten >= self._lease * FENCE:
+                attempt.fence()
+
+    def rescue(self) -> None:
+        """Hand on every run whose beat stood still for the lease, on *our own* monotonic clock.
 
         No wall clock is compared with another machine's: those leases lost runs in simulation when clocks jumped.
         """
         watched: dict[str, _Beat] = {}
-        for run, attempt, count in self._store.beats():
+        asked = self._clock.monotonic()
+        beats = self._store.beats()
+        told = self._clock.monotonic()  # from the first answer to the last question: neither may take from the lease
+        for run, attempt, count in beats:
             before = self._watched.get(run)
             same = before is not None and (before.attempt, before.count) == (attempt, count)
-            watched[run] = before if before is not None and same else _Beat(attempt, count, at)
-            if at - watched[run].since >= self._lease and run not in self._mine:
+            watched[run] = before if before is not None and same else _Beat(attempt, count, told)
+            if asked - watched[run].since >= self._lease and (run, attempt) not in self._mine:
                 self._rescue(run, watched[run])
         self._watched = watched
 
     def _rescue(self, run: str, beat: _Beat) -> None:
-        rescued = self._store.rescue(run, beat.attempt, beat.count, now=now())
+        rescued = self._store.rescue(run, beat.attempt, beat.count, now=self._clock.now())
         if rescued is None:
             return
         log.warning("run %s of %s: its worker is silent; %s", run[:8], rescued.label, rescued.state)
@@ -195,7 +254,8 @@ class Dispatcher:
     # -- coming and going ---------------------------------------------------------------------------------------------
 
     def seen(self, at: datetime) -> None:
-        self._store.seen(self.worker.id, now=at)
+        if not self._store.seen(self.worker.id, now=at):
+            self._store.enrol(replace(self.worker, seen=at))
 
     def prune(self) -> None:
         """Forget the oldest runs beyond their deployment's retention, files first: a row without files can be pruned
@@ -205,12 +265,22 @@ class Dispatcher:
                 self._artifacts.remove(f"runs/{run.id}")
             self._store.forget([run.id for run in runs])
             log.info("forgot %d runs beyond their retention", len(runs))
+        self._store.forget_skips(before=self._clock.now() - SKIPS_KEPT)
 
     def hand_back(self) -> None:
         """Stop what still runs; its attempts go back to the queue."""
         self.stopping.set()
         for attempt in list(self._mine.values()):
             attempt.hand_back()
+
+    def wait(self, limit: float) -> None:
+        """Until nothing is under way, or *limit* seconds are over.
+
+        Not by joining the threads: one whose join was interrupted by Ctrl-C counts as ended in Python up to 3.12.
+        """
+        until = self._clock.monotonic() + limit
+        while self._mine and self._clock.monotonic() < until:
+            self._clock.sleep(0.05)
 
     def leave(self) -> None:
         self.left.set()
@@ -223,8 +293,10 @@ class Dispatcher:
 class _Attempt:
     """A run this worker has claimed: its stop handle, and the events the store does not have yet."""
 
-    def __init__(self, run: Run, store: Store) -> None:
+    def __init__(self, run: Run, store: Store, *, beaten: float) -> None:
         self.run = run
+        self.beaten = beaten  #: monotonic; when the last sign of life that the store took was sent
+        self.fenced = False
         self.stop = Stop()
         self.output: str | None = None
         self.lost: str | None = None  #: why it is no longer ours
@@ -245,10 +317,14 @@ class _Attempt:
             self._store.record(self.run.id, self.run.attempt, self._unsaved, output=self.output)
             self._unsaved = []
 
-    def lose(self, now: Run) -> None:
+    def lose(self, *, cancelled: bool) -> None:
         """The store says that it is not ours any more."""
-        self.lost = "cancelled" if now.state is State.CANCELLED else "another worker has it"
-        self.stop.set(self.lost)
+        self.lost = "cancelled" if cancelled else "another worker has it"
+        self.stop.set(self.lost, at_once=not cancelled)
+
+    def fence(self) -> None:
+        self.fenced = True
+        self.stop.set("its worker cannot reach the store", at_once=True)
 
     def hand_back(self) -> None:
         self.handed_back = True
@@ -262,7 +338,15 @@ class _Beat:
     since: float  #: on this process's monotonic clock: when it was first seen like this
 
 
+def _plan(deployment: Deployment, at: datetime) -> Plan | None:
+    try:
+        return cron.plan(deployment, at)
+    except ScheduleError as error:  # such as of a zone that this machine does not know: it must not stop the others
+        log.error("%s cannot fire: %s", deployment.name, error)
+        return None
+
+
 def _how(run: Run, ending: Ending) -> str:
     if run.state is State.PENDING:
-        return f"failed ({ending.error}); tried again at {run.available:%H:%M:%S} UTC"
+        return f"failed ({ending.error}); tried again at {run.available:%Y-%m-%d %H:%M:%S} UTC"
     return str(run.state) + (f" ({run.cause}: {run.error})" if run.cause else "")

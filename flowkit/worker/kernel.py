@@ -24,7 +24,7 @@ from flowkit.worker.reporter import Reporter
 STARTING = 60.0
 
 #: A cell that is to end is interrupted this often, a second apart; then its kernel is killed.
-INTERRUPTS = 4
+INTERRUPTS = 3
 
 #: Seconds without any output after which a cell that was answered counts as ended, though its "idle" never came.
 QUIET = 10.0
@@ -48,14 +48,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.at_once = False  #: the kernel is killed, and not asked before
         self._lock = threading.Lock()
         self._wake: Callable[[], None] | None = None
 
-    def set(self, reason: str) -> None:
+    def set(self, reason: str, *, at_once: bool = False) -> None:
         """*reason*: one line, the run's error."""
         with self._lock:
             if self.reason is None:
                 self.reason = reason
+            self.at_once |= at_once
             if self._wake is not None:
                 self._wake()
 
@@ -216,9 +218,11 @@ class _Execution:
     def _interrupt(self, request: str) -> None:
         """Have the cell raise KeyboardInterrupt; a kernel that does not listen is killed when this has returned."""
         for _ in range(INTERRUPTS):
+            if self._stop.at_once:
+                return
             self._kernel.interrupt()
             until = time.monotonic() + 1.0
-            while (left := until - time.monotonic()) > 0:
+            while (left := until - time.monotonic()) > 0 and not self._stop.at_once:
                 self._receive(left)
                 if self._settled(request):
                     self._kernel.request_shutdown()

@@ -7,6 +7,7 @@ an event loop for every call, waits for fixed times, and cannot put a prefix bef
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -30,6 +31,11 @@ from flowkit.errors import SetupError
 
 Channel = Literal["shell", "iopub"]
 
+#: What keeps a kernel and all that it starts together, so that nothing of it outlives its run or its worker:
+#: a PID namespace, which the operating system ends as one; a reaper, to whom Linux hands what was orphaned; or, where
+#: there is neither, a process group, which a process can leave.
+Isolation = Literal["namespace", "reaper", "group"]
+
 #: Seconds a kernel that was asked to shut down has for its own clean-up, before SIGTERM and again before SIGKILL.
 SHUTDOWN = 2.5
 
@@ -43,6 +49,14 @@ output, control = kernel.iopub_thread, kernel.control_thread
 output.schedule(lambda: setattr(output.socket, "sndhwm", 0))
 atexit.register(lambda: (control.stop(), control.join(1)))
 """
+
+#: Seconds a reaper may take to end what a kernel has started.
+_REAPING = 5.0
+
+#: Seconds for which somebody's death by lack of memory may be our kernel's: a large process takes its time to die.
+_DYING = 10.0
+
+_INIT = Path(__file__).with_name("init.py")
 
 #: The longest path a Unix socket may have on macOS is 103 bytes; the longest name in the folder is "/k-5".
 _LONGEST_FOLDER = 90
@@ -59,8 +73,21 @@ class Message:
     body: dict[str, Any]  #: the whole message as nbclient wants it
 
 
+@functools.cache
+def isolation() -> Isolation:
+    """The best there is on this machine for this user; found out by trying it, once."""
+    me = os.getpid()
+    if sys.platform != "linux" or not Path(f"/proc/{me}/task/{me}/children").exists():
+        return "group"
+    try:
+        tried = subprocess.run([*_namespace(), "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "reaper"
+    return "reaper" if tried.returncode else "namespace"
+
+
 class KernelProcess:
-    """A fresh kernel in a process group of its own. Used by one thread; ``close`` leaves nothing of it behind."""
+    """A fresh kernel, alone with what it starts. Used by one thread; ``close`` leaves nothing of it behind."""
 
     def __init__(self, spec: KernelSpec, *, cwd: Path, env: Mapping[str, str], log: Path) -> None:
         """
@@ -73,7 +100,11 @@ class KernelProcess:
         self._interrupt_by_message = spec.interrupt_mode == "message"
         self._ipykernel = any("ipykernel" in part for part in spec.argv)
         self._log = log
+        self._isolation = isolation()
         self._reaped = self._closed = False
+        self._pidfd: int | None = None
+        self._code = 0
+        self._counted, self._counts = time.monotonic(), (_oom_kills(),) * 2
         self._waking = threading.Lock()
         self._exit = contextlib.ExitStack()
         try:
@@ -102,7 +133,7 @@ class KernelProcess:
         }
         self._control = self._client.control_channel
         self._poller = zmq.Poller()
-        self._spawn(_command(spec, folder), cwd, _environment(spec, env))
+        self._spawn(_command(spec, folder), cwd, _environment(spec, env, self._isolation))
         self._wake_reader, self._wake_writer = os.pipe()
         self._exit.callback(self._close_pipe)
         os.set_blocking(self._wake_reader, False)
@@ -112,18 +143,46 @@ class KernelProcess:
                 self._poller.register(source, zmq.POLLIN)
 
     def _spawn(self, command: list[str], cwd: Path, env: dict[str, str]) -> None:
-        with self._log.open("ab") as log:
-            try:
+        self._report, told = os.pipe()
+        self._exit.callback(os.close, self._report)
+        if self._isolation != "group":
+            arguments = [self._isolation, str(told)]
+            command = [sys.executable, "-I", "-S", str(_INIT), *arguments, *command]
+        if self._isolation == "namespace":
+            command = [*_namespace(), *command]
+        try:
+            with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    command,
+                    cwd=cwd,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=() if self._isolation == "group" else (told,),
                 )
-            except OSError as error:
-                raise SetupError(f"cannot start {command[0]}: {error.strerror or error}") from error
+        except OSError as error:
+            raise SetupError(f"cannot start {command[0]}: {error.strerror or error}") from error
+        finally:
+            os.close(told)
         self._exit.callback(self.kill)
-        # Tells of the death at once, and without reaping it: until then the group's id cannot be anybody else's.
-        self._pidfd = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
+        if self._isolation != "group" and not os.read(self._report, 1):
+            self.kill()
+            raise SetupError(f"no kernel could be started in a {self._isolation}: {self.last_words()}")
+        # Tells of the death at once, and without reaping it: until then the id cannot be anybody else's.
+        self._pidfd = self._open_pidfd() if hasattr(os, "pidfd_open") else None
         if self._pidfd is not None:
             self._exit.callback(os.close, self._pidfd)
+
+    def _open_pidfd(self) -> int:
+        """Of ``init``, if there is one, else of the kernel."""
+        pid = self._process.pid
+        if self._isolation == "namespace":
+            # ``unshare`` waits for it. It cannot tell its number itself: in there that is 1.
+            with contextlib.suppress(ValueError, ProcessLookupError):  # it has ended already, and so has unshare
+                return os.pidfd_open(int(Path(f"/proc/{pid}/task/{pid}/children").read_text()))
+        return os.pidfd_open(pid)
 
     def wake(self) -> None:
         """Make ``receive`` return. May be called from any thread, at any time."""
@@ -140,6 +199,8 @@ class KernelProcess:
             unwanted: told type, parent and size, says what need not be read. A flood is thrown away faster than a
                 kernel can make it, and so does not pile up.
         """
+        if time.monotonic() - self._counted >= _DYING:
+            self._counted, self._counts = time.monotonic(), (self._counts[1], _oom_kills())
         if self._pidfd is None:
             timeout = 0.1 if timeout is None else min(timeout, 0.1)
         self._poller.poll(None if timeout is None else max(0, int(timeout * 1000) + 1))
@@ -213,18 +274,25 @@ class KernelProcess:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to the kernel and to whatever it started in its process group, dead or alive; then reap it."""
-        if not self._reaped:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-            self._reaped = True
-            if self._pidfd is not None and self._pidfd in self._poller:
-                self._poller.unregister(self._pidfd)  # tells nothing new, and would end every wait
+        """SIGKILL to the kernel and to whatever it started, dead or alive; returns when that is gone."""
+        if self._reaped:
+            return
+        if self._isolation == "reaper":
+            self._signal(signal.SIGHUP)
+            self.exits_within(_REAPING)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._reaped = True
+        told = os.read(self._report, 20)
+        self._code = int(told) if told.strip() else self._process.returncode
+        if self._pidfd is not None and self._pidfd in self._poller:
+            self._poller.unregister(self._pidfd)  # tells nothing new, and would end every wait
 
     def death(self) -> str:
         """How it ended, for people: ``killed by signal 9``, ``exit code 1``. Only after ``kill``."""
-        code = self._process.returncode
-        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        if self._code == -signal.SIGKILL and _oom_kills() > self._counts[0]:
+            return "out of memory, killed by signal 9"
+        return f"killed by signal {-self._code}" if self._code < 0 else f"exit code {self._code}"
 
     def last_words(self, limit: int = 2000) -> str:
         """The end of what the process itself wrote."""
@@ -254,7 +322,10 @@ class KernelProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a zombie's group
-            os.killpg(self._process.pid, number)
+            if self._isolation == "group" or self._pidfd is None:
+                os.killpg(self._process.pid, number)
+            else:
+                signal.pidfd_send_signal(self._pidfd, number)
 
 
 def _short_folder() -> str | None:
@@ -282,15 +353,32 @@ def _command(spec: KernelSpec, folder: Path) -> list[str]:
         command = [part.replace(place, value) for part in command]
     if any("ipykernel" in part for part in command):
         command.append("--HistoryManager.enabled=False")  # a run's code is no business of the user's shell history
-    # The kernel dies with the thread that starts it, which is ours until the run has ended. ipykernel watches its
-    # parent as well, but not while a C call holds the GIL.
-    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
-    return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
+    return command
 
 
-def _environment(spec: KernelSpec, env: Mapping[str, str]) -> dict[str, str]:
+def _environment(spec: KernelSpec, env: Mapping[str, str], kept_by: Isolation) -> dict[str, str]:
     own = {name: string.Template(value).safe_substitute(env) for name, value in spec.env.items()}
-    return {**env, **own, "JPY_PARENT_PID": str(os.getpid())}
+    # ipykernel ends when that parent does, unless it is number 1. `init` needs no such help, which fails in a C call.
+    parent = os.getpid() if kept_by == "group" else 1
+    return {**env, **own, "JPY_PARENT_PID": str(parent)}
+
+
+def _namespace() -> list[str]:
+    """What comes before a command to run it in a PID namespace that ends with the thread that starts it.
+
+    Root stays the machine's root: mapped alone into a user namespace, it could not read the files of others.
+    """
+    setpriv, unshare = (shutil.which(name) or name for name in ("setpriv", "unshare"))
+    user = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
+    alone = ["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave"]
+    return [setpriv, "--pdeathsig", "KILL", unshare, *user, *alone, "--"]
+
+
+def _oom_kills() -> int:
+    """How many processes this machine has killed for lack of memory, its own or their cgroup's, since it started."""
+    with contextlib.suppress(OSError), open("/proc/vmstat") as counters:
+        return sum(int(line.split()[1]) for line in counters if line.startswith("oom_kill "))
+    return 0
 
 
 def _readable(fd: int, seconds: float = 0.0) -> bool:

@@ -26,6 +26,8 @@ log = logging.getLogger("flowkit.worker")
 
 #: Seconds between two beats of the worker's own row, which is for people only.
 SEEN = 5.0
+#: Seconds that kernels which were told to stop may take.
+STOPPING = 15.0
 #: Seconds between two looks for runs beyond their retention.
 PRUNE = 60.0
 
@@ -54,9 +56,10 @@ def serve(dispatcher: Dispatcher, broker: Broker, *, concurrency: int, grace: fl
     pulse = threading.Thread(target=_pulse, args=(dispatcher,), name="pulse", daemon=True)
     consumer = _Consumer(huey, dispatcher, bell, workers=concurrency, grace=grace)
     pulse.start()
+    threading.Thread(target=_fence, args=(dispatcher,), name="fence", daemon=True).start()
     consumer.run()
     dispatcher.hand_back()
-    consumer.wait()
+    dispatcher.wait(STOPPING)
     dispatcher.leave()
 
 
@@ -67,6 +70,13 @@ def _pulse(dispatcher: Dispatcher) -> None:
             dispatcher.pulse()
         except Unavailable as error:
             log.warning("%s", error)
+        except Exception:  # without a pulse, every run of this worker would be taken from it
+            log.exception("the pulse goes on")
+
+
+def _fence(dispatcher: Dispatcher) -> None:
+    while not dispatcher.left.wait(0.5):
+        dispatcher.fence()
 
 
 class _Bell:
@@ -131,11 +141,13 @@ class _Sweeper(Scheduler):
             self._sweep(began)
         except Unavailable as error:
             log.warning("%s", error)
+        except Exception:
+            log.exception("the sweep goes on")
         self.stop_flag.wait(max(0.0, began + 1.0 - monotonic()))
 
     def _sweep(self, at: float) -> None:
+        self.dispatcher.rescue()
         self.dispatcher.tick(now())
-        self.dispatcher.rescue(at)
         self.bell.ring(self.dispatcher.ready(now()))
         if at - self._seen >= SEEN:
             self._seen = at
@@ -152,8 +164,11 @@ class _Consumer(Consumer):
         self.worker_class = type("Listener", (_Listener,), {"dispatcher": dispatcher, "bell": bell})
         self.scheduler_class = type("Sweeper", (_Sweeper,), {"dispatcher": dispatcher, "bell": bell})
         super().__init__(huey, workers=workers, periodic=False, shutdown_timeout=grace)
-        # Ctrl-C and a service manager's stop mean the same here.
-        self._signal_actions = {signal.SIGINT: (False, True), signal.SIGTERM: (False, True)}
+        # Ctrl-C, a service manager's stop and a closed terminal mean the same here; `nohup` ignores the last.
+        ending = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            ending.append(signal.SIGHUP)
+        self._signal_actions = dict.fromkeys(ending, (False, True))
 
     def stop(self, graceful: bool = False) -> None:
         self._dispatcher.stopping.set()
@@ -164,8 +179,3 @@ class _Consumer(Consumer):
                 self._dispatcher.under_way,
             )
         super().stop(graceful)
-
-    def wait(self) -> None:
-        """Until the threads are done, whose kernels have been stopped by now."""
-        for _, thread in self.worker_threads:
-            thread.join(15.0)

@@ -298,6 +298,19 @@ def test_a_conversion_is_applied_to_what_flows_through(flow):
     assert "is converted" in str(flow.compatible("outside", "report.outside"))
 
 
+def test_compatible_says_that_what_is_no_list_cannot_be_mapped_over(flow):
+    @flow.node
+    def items() -> int:
+        return 3
+
+    @flow.node(map="items")
+    def per(items: int) -> int:
+        return items
+
+    assert not flow.compatible("items", "per.items")
+    assert str(flow.compatible("items", "per.items")) == "int is not a list, over which 'per.items' maps"
+
+
 def test_compatible_answers_why_for_types_and_for_ports(flow):
     @flow.node
     def flights() -> str: ...

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flowkit.errors import NotFound
-from flowkit.model import Policy, Schedule
+from flowkit.model import CatchUp, Overlap, Policy, Schedule
 from flowkit.store import Store
 from tests.store import given
 from tests.store.given import T0, TEXT, at
@@ -98,6 +98,17 @@ def test_a_changed_schedule_takes_the_place_it_is_given(store: Store) -> None:
 
     assert new
     assert (deployed.version, deployed.schedule) == (1, other)
+    assert store.deployment("flights") == deployed
+
+
+def test_a_schedule_that_fires_as_before_keeps_its_place_and_may_do_something_else_then(store: Store) -> None:
+    store.deploy(given.deployment(schedule=DAILY), TEXT, now=T0)
+    other = replace(DAILY, overlap=Overlap.ALLOW, catch_up=CatchUp.ALL, grace=7.0, jitter=9.0, next=at(7))
+
+    deployed, new = store.deploy(given.deployment(schedule=other), TEXT, now=at(1))
+
+    assert new
+    assert (deployed.version, deployed.schedule) == (1, replace(other, next=DAILY.next))
     assert store.deployment("flights") == deployed
 
 

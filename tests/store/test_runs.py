@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import chain
+from typing import Any
 
 import pytest
 
@@ -76,10 +77,31 @@ def test_nan_arrives_as_nan(store: Store) -> None:
 def test_a_key_submitted_again_gives_the_same_run(store: Store) -> None:
     first = given.submitted(store, key="nightly")
 
-    again, new = store.submit(given.run(key="nightly", parameters={"other": 1}), TEXT)
+    again, new = store.submit(given.run(key="nightly", queue="other"), TEXT)
 
     assert (again, new) == (first, False)
     assert store.runs() == [first]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"deployment": "arrivals"}, "another deployment"),
+        ({"snapshot": "other"}, "another notebook"),
+        ({"parameters": {"day": True, "limit": math.nan}}, "other parameters"),
+    ],
+)
+def test_a_key_is_not_given_to_another_request(store: Store, changes: dict[str, Any], told: str) -> None:
+    request = {"key": "nightly", "deployment": "flights", "parameters": {"day": 1, "limit": math.nan}}
+    first = given.submitted(store, **request)
+    again, new = store.submit(given.run(**request), TEXT)
+    assert (again.id, new) == (first.id, False)
+
+    with pytest.raises(Conflict) as refused:
+        store.submit(given.run(**request | changes), TEXT)
+
+    assert str(refused.value) == f"key 'nightly' belongs to run {first.id[:8]}, of {told}; take another key"
+    assert len(store.runs()) == 1
 
 
 def test_a_firing_submitted_again_gives_the_same_run(store: Store) -> None:
@@ -95,6 +117,18 @@ def test_eight_who_submit_one_key_at_once_get_one_run(store: Store) -> None:
 
     assert [new for _, new in answers].count(True) == 1
     assert len({run.id for run, _ in answers}) == 1
+
+
+def test_two_hundred_keys_submitted_twenty_times_at_once_are_two_hundred_runs(store: Store) -> None:
+    def submit_all(_: int) -> list[tuple[str, bool]]:
+        answers = [store.submit(given.run(key=f"key {number}"), TEXT) for number in range(200)]
+        return [(run.id, new) for run, new in answers]
+
+    answers = given.together(20, submit_all)
+
+    assert len({tuple(id for id, _ in answer) for answer in answers}) == 1
+    assert sum(new for answer in answers for _, new in answer) == 200
+    assert len(store.runs(limit=1000)) == 200
 
 
 def test_a_run_without_its_notebook_is_refused(store: Store) -> None:
@@ -380,8 +414,8 @@ def test_an_attempt_does_not_end_as_something_else(store: Store) -> None:
 def test_a_run_handed_back_is_runnable_at_once_and_has_lost_no_retry(store: Store) -> None:
     run = given.claimed(store, retries=1, backoff=3.0)
 
-    assert store.release(run.id, 1, now=at(5))
-    assert not store.release(run.id, 1, now=at(5))
+    assert store.release(run.id, 1)
+    assert not store.release(run.id, 1)
 
     again = store.claim([run.policy.queue], "w2", now=at(5))
     assert again is not None
@@ -398,7 +432,7 @@ def test_a_cancelled_run_stays_cancelled_when_its_worker_finishes(store: Store) 
 
     assert (cancelled.state, cancelled.finished) == (State.CANCELLED, at(5))
     assert store.finish(run.id, 1, GOOD, now=at(6)) is None
-    assert not store.release(run.id, 1, now=at(6))
+    assert not store.release(run.id, 1)
     assert store.run(run.id) == cancelled
 
 
@@ -538,7 +572,7 @@ def test_a_run_that_kills_its_workers_fails_in_the_end(store: Store) -> None:
 def test_a_worker_that_lost_its_run_to_another_changes_nothing(store: Store, lost_by: str) -> None:
     run = given.claimed(store, retries=1)
     if lost_by == "release":
-        store.release(run.id, 1, now=T0)
+        store.release(run.id, 1)
     elif lost_by == "finish":
         store.finish(run.id, 1, BAD, now=T0)
     elif lost_by == "rescue":
@@ -552,7 +586,7 @@ def test_a_worker_that_lost_its_run_to_another_changes_nothing(store: Store, los
 
     assert not store.beat(run.id, 1)
     assert not store.record(run.id, 1, [Event("output", 1.0, "stdout", data="zombie")], output="/stale")
-    assert not store.release(run.id, 1, now=at(61))
+    assert not store.release(run.id, 1)
     assert store.rescue(run.id, 1, 0, now=at(61)) is None
     assert store.finish(run.id, 1, GOOD, now=at(61)) is None
     assert store.finish(run.id, 1, BAD, now=at(61)) is None

@@ -32,9 +32,16 @@ def upgrade() -> None:
         sa.Column("every", sa.Float(53)),
         sa.Column("zone", sa.Text),
         sa.Column("anchor", INSTANT),
+        sa.Column("start", INSTANT),
+        sa.Column("end", INSTANT),
+        sa.Column("catch_up", sa.Text),
+        sa.Column("catch_up_limit", sa.Integer),
+        sa.Column("grace", sa.Float(53)),
+        sa.Column("overlap", sa.Text),
+        sa.Column("jitter", sa.Float(53)),
         sa.Column("next", INSTANT),
     )
-    _index("deployments_due", "deployments", ["next"], where="next IS NOT NULL")
+    _index("deployments_due", "deployments", ["next", "name"], where="next IS NOT NULL")
     op.create_table(
         "versions",
         sa.Column("name", NAME, sa.ForeignKey("deployments.name", name="versions_name", ondelete="CASCADE")),
@@ -49,6 +56,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", "version", name="versions_pkey"),
     )
     _index("versions_of_snapshot", "versions", ["snapshot"])
+    op.create_table(
+        "skips",
+        sa.Column("deployment", NAME, nullable=False),
+        sa.Column("first", INSTANT, nullable=False),
+        sa.Column("last", INSTANT, nullable=False),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("at", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("deployment", "first", name="skips_pkey"),
+    )
+    _index("skips_at", "skips", ["at"])
+    op.create_table(
+        "series",
+        sa.Column("id", NAME, primary_key=True),
+        sa.Column("deployment", NAME, nullable=False),
+        sa.Column("width", sa.Integer, nullable=False),
+        sa.Column("parameter", sa.Text),
+        sa.Column("created", INSTANT, nullable=False),
+    )
+    _index("series_newest", "series", ["created", "id"])
     op.create_table(
         "runs",
         sa.Column("id", NAME, primary_key=True),
@@ -76,6 +103,8 @@ def upgrade() -> None:
         sa.Column("started", INSTANT),
         sa.Column("finished", INSTANT),
         sa.Column("output", sa.Text),
+        sa.Column("series", NAME, sa.ForeignKey("series.id", name="runs_series")),
+        sa.Column("place", sa.Integer),
         sa.UniqueConstraint("key", name="runs_key"),
         sa.UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
         sa.CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')", name="runs_state"),
@@ -85,7 +114,10 @@ def upgrade() -> None:
     _index("runs_of_deployment", "runs", ["deployment", "created", "id", "state"])
     _index("runs_of_snapshot", "runs", ["snapshot"])
     best_first: list[str | sa.TextClause] = ["queue", sa.text("priority DESC"), "created", "id"]
-    _index("runs_pending", "runs", best_first, where="state = 'pending'")
+    _index("runs_pending", "runs", best_first, where="state = 'pending' AND place IS NULL")
+    scheduled = ["deployment", "state", "scheduled_for"]
+    _index("runs_of_schedule", "runs", scheduled, where="scheduled_for IS NOT NULL")
+    _index("runs_of_series", "runs", ["series", "state", "place"], where="series IS NOT NULL")
     _index("runs_running", "runs", ["id"], where="state = 'running'")
     op.create_table(
         "events",

@@ -1,0 +1,43 @@
+"""What tests of flowkit, and of what is built on it, put in the place of its slow parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from flowkit.events import Event
+from flowkit.model import Cause, Ending, State, epoch
+from flowkit.worker.kernel import Order, Stop
+
+#: Seconds after which a fake kernel notices that it is to stop.
+STEP = 0.2
+
+
+class FakeKernel:
+    """Executes orders as ``run_notebook`` does, without a kernel: ``Dispatcher(…, execute=FakeKernel())``.
+
+    What it does stands in the run's parameters: it takes ``seconds`` (0), and its first ``failures`` (0) attempts fail.
+    """
+
+    def __init__(
+        self, *, sleep: Callable[[float], None] = time.sleep, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sleep, self._monotonic = sleep, monotonic
+
+    def __call__(
+        self, order: Order, *, on_events: Callable[[Sequence[Event]], None], on_save: Callable[[str], None], stop: Stop
+    ) -> Ending:
+        on_events([Event("cell", epoch(), "1", state=State.RUNNING)])
+        until = self._monotonic() + float(order.parameters.get("seconds", 0.0))
+        while (left := until - self._monotonic()) > 0 and stop.reason is None:
+            self._sleep(min(left, STEP))
+        if stop.reason is not None:
+            ending = Ending(State.CANCELLED, None, stop.reason)
+        elif order.current.attempt <= order.parameters.get("failures", 0):
+            ending = Ending(State.FAILED, Cause.NOTEBOOK, f"attempt {order.current.attempt} fails")
+        else:
+            ending = Ending(State.SUCCEEDED)
+        ended = State.SUCCEEDED if ending.state is State.SUCCEEDED else State.FAILED
+        on_events([Event("cell", epoch(), "1", state=ended, error=ending.error)])
+        on_save(order.notebook)
+        return ending

@@ -1,0 +1,187 @@
+"""What a worker does with its leases, with the kernel faked and the clock moved by hand."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowkit.artifacts import Artifacts
+from flowkit.errors import Unavailable
+from flowkit.model import Cause, Ending, State
+from flowkit.store import Store
+from flowkit.testing import FakeKernel
+from flowkit.worker.dispatch import Clock, Dispatcher
+from flowkit.worker.kernel import Order, Stop
+from flowkit.worker.worker import identity
+from tests.processes import eventually
+from tests.store import given
+from tests.store.given import T0
+
+LEASE = 15.0
+
+
+@dataclass
+class Hand:
+    """A monotonic clock."""
+
+    at: float = 1000.0
+
+
+@pytest.fixture
+def hand() -> Hand:
+    return Hand()
+
+
+@pytest.fixture
+def kernels() -> dict[int, threading.Event]:
+    """Attempt -> what ends its kernel by itself."""
+    return {attempt: threading.Event() for attempt in (1, 2)}
+
+
+@pytest.fixture
+def dispatcher(store: Store, tmp_path: Path, hand: Hand, kernels: dict[int, threading.Event]) -> Dispatcher:
+    def execute(order: Order, *, stop: Stop, **_: Any) -> Ending:
+        ends = kernels[order.current.attempt]
+        stop.attach(ends.set)
+        ends.wait(30)
+        if stop.reason is not None:
+            return Ending(State.CANCELLED, None, stop.reason)
+        return Ending(State.SUCCEEDED)
+
+    return Dispatcher(
+        store,
+        Artifacts(str(tmp_path / "artifacts")),
+        worker=identity(["default"], 2, at=T0),
+        ring=lambda run: None,
+        lease=LEASE,
+        folder=tmp_path / "work",
+        execute=execute,
+        clock=Clock(now=lambda: T0, monotonic=lambda: hand.at),
+    )
+
+
+def looking(dispatcher: Dispatcher, *, under_way: int) -> threading.Thread:
+    thread = threading.Thread(target=dispatcher.look, daemon=True)
+    thread.start()
+    eventually(lambda: dispatcher.under_way == under_way)
+    return thread
+
+
+def test_a_worker_may_hold_two_attempts_of_one_run_and_beats_for_the_newer(
+    store: Store, dispatcher: Dispatcher, hand: Hand, kernels: dict[int, threading.Event]
+) -> None:
+    run = given.submitted(store)
+    first = looking(dispatcher, under_way=1)
+    assert store.rescue(run.id, 1, 0, now=given.at(-60)) is not None  # by another worker
+    second = looking(dispatcher, under_way=2)
+    kernels[1].set()
+    first.join(10)
+
+    hand.at += LEASE / 3
+    dispatcher.pulse()
+
+    assert store.beats() == [(run.id, 2, 1)]
+    kernels[2].set()
+    second.join(10)
+    assert store.run(run.id).state is State.SUCCEEDED
+
+
+def test_an_attempt_whose_beats_do_not_arrive_is_stopped_before_its_lease_is_over(
+    store: Store, dispatcher: Dispatcher, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = given.submitted(store)
+    look = looking(dispatcher, under_way=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "beats", _unreachable)
+        hand.at += LEASE / 2
+        with pytest.raises(Unavailable):
+            dispatcher.pulse()
+        dispatcher.fence()
+        assert dispatcher.under_way == 1
+        hand.at += LEASE / 4
+        dispatcher.fence()
+        eventually(lambda: dispatcher.under_way == 0)
+    dispatcher.stopping.set()
+
+    assert store.run(run.id).state is State.RUNNING  # for another worker to hand on
+    dispatcher.rescue()
+    hand.at += LEASE
+    dispatcher.rescue()
+    assert store.run(run.id).state is State.PENDING
+    look.join(10)
+
+
+def test_a_slow_answer_takes_nothing_from_the_lease(
+    store: Store, dispatcher: Dispatcher, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = given.claimed(store)
+    beats = store.beats
+
+    def slow() -> list[tuple[str, int, int]]:
+        hand.at += 10.0
+        return beats()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "beats", slow)
+        dispatcher.rescue()
+    hand.at += LEASE - 1.0
+    dispatcher.rescue()
+
+    assert store.run(run.id).state is State.RUNNING
+    hand.at += 1.0
+    dispatcher.rescue()
+    assert store.run(run.id).state is State.PENDING
+
+
+def test_a_pulse_that_failed_is_made_up_for_by_the_next(
+    store: Store,
+    dispatcher: Dispatcher,
+    hand: Hand,
+    kernels: dict[int, threading.Event],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = given.submitted(store)
+    look = looking(dispatcher, under_way=1)
+    hand.at += LEASE / 3
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "beat", _unreachable)
+        with pytest.raises(Unavailable):
+            dispatcher.pulse()
+
+    hand.at += 1.0
+    dispatcher.pulse()
+
+    assert store.beats() == [(run.id, 1, 1)]
+    kernels[1].set()
+    look.join(10)
+
+
+def test_a_run_whose_notebook_cannot_be_saved_has_not_succeeded(
+    store: Store, tmp_path: Path, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "_run_order", FakeKernel())
+    (tmp_path / "artifacts").write_text("a file where the folder should be")
+    run = given.submitted(store)
+
+    dispatcher.look()
+
+    ended = store.run(run.id)
+    assert (ended.state, ended.cause) == (State.FAILED, Cause.CRASHED)
+    assert ended.error is not None
+    assert "cannot write the artifact" in ended.error
+
+
+def test_a_worker_that_was_forgotten_enrols_again(store: Store, dispatcher: Dispatcher) -> None:
+    store.leave(dispatcher.worker.id)
+
+    dispatcher.seen(given.at(5))
+
+    assert [(worker.id, worker.seen) for worker in store.workers(since=T0)] == [(dispatcher.worker.id, given.at(5))]
+
+
+def _unreachable(*_: object) -> None:
+    raise Unavailable("the store does not answer")
