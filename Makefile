@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format docs lock bench clean
+.PHONY: help demo test lint types format docs lock bench soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ format: .venv/.test ## rewrite the code in the project's format
 
 bench: .venv/.bench ## measure against peers and the floor, in one run
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.bench
+
+soak: .venv/.test ## kill and stop everything for MINUTES on each pair of servers, and print what held
+	@$(BIN)/python -m tests.chaos $(or $(MINUTES),10)
 
 docs: .venv/.test ## write the generated part of the documents anew
 	@$(BIN)/python -m tests.test_docs

@@ -1,0 +1,36 @@
+"""``python -m tests.chaos MINUTES``: a storm over each pair for so long; prints what was done and what held."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos.storm import Storm
+
+PAIRS = {"SQLite + SQLite": False, "PostgreSQL + Redis": True}
+
+
+def main(minutes: float) -> int:
+    columns: dict[str, dict[str, int]] = {}
+    seed = int(time.monotonic())
+    for name, servers in PAIRS.items():
+        print(f"{name}: {minutes:g} minutes, seed {seed}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="flowkit-storm-") as folder:
+            with Storm(Path(folder), servers=servers, seed=seed) as storm:
+                storm.rage(minutes * 60)
+                storm.settle()
+                verdict = storm.verdict()
+            columns[name] = {**dict(sorted(storm.faults.items())), **verdict}
+    rows = list(dict.fromkeys(row for column in columns.values() for row in column))
+    print(f"| in {minutes:g} minutes | {' | '.join(columns)} |")
+    print(f"|---|{'---|' * len(columns)}")
+    for row in sorted(rows, key=lambda row: row in verdict):
+        print(f"| {row} | {' | '.join(str(column.get(row, '')) for column in columns.values())} |")
+    bad = sum(column[row] for column in columns.values() for row in ("lost", "doubled", "unexpected"))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1])))

@@ -1,0 +1,87 @@
+"""A store that hangs: connections stay open, nothing is answered, and no timeout of TCP helps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flowkit.client import Client
+from flowkit.config import Config
+from flowkit.errors import Unavailable
+from flowkit.model import State
+from flowkit.store import Store, database
+from tests.notebooks_made import write
+from tests.processes import eventually, worker
+from tests.servers import PostgresServer
+
+LEASE = 4.5
+
+CELL = """
+import time
+import flowkit as fk
+print("begun", flush=True)
+if fk.current_run().attempt == 1:
+    time.sleep(90)
+"""
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@contextmanager
+def hanging(server: PostgresServer) -> Iterator[None]:
+    """The server with all its processes stopped."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    processes = [server.pid, *map(int, children)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in reversed(processes):
+            os.kill(process, signal.SIGCONT)
+
+
+def test_a_worker_whose_store_hangs_stops_its_kernels_and_another_attempt_ends_the_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    monkeypatch.setenv("FLOWKIT_DATABASE_URL", postgres.url)
+    monkeypatch.setenv("FLOWKIT_LEASE", str(LEASE))
+    with Client(Config.from_env()) as client, worker() as process:
+        run = client.submit(write(tmp_path / "long.ipynb", CELL))
+        eventually(lambda: client.store.events(run.id, output=True)[1])
+        assert psutil.Process(process.pid).children()
+        with hanging(postgres):
+            began = time.monotonic()
+            eventually(lambda: not psutil.Process(process.pid).children(recursive=True), seconds=LEASE)
+            stopped = time.monotonic() - began
+            time.sleep(LEASE / 2)
+        ended = client.follow(run.id, lambda *_: None)
+
+    assert stopped < LEASE
+    assert (ended.state, ended.attempt, ended.crashes) == (State.SUCCEEDED, 2, 1)
+
+
+def test_a_database_that_hangs_is_given_up_and_used_again_when_it_goes_on(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SILENCE", 1.0)
+    with Store.open(postgres.url) as store:
+        with hanging(postgres):
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match=r"no answer within 1 s|connection timeout"):
+                store.beats()
+            waited = time.monotonic() - began
+        store.beats()
+
+    assert waited < 6  # and 3 s for another connection

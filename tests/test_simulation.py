@@ -1,0 +1,155 @@
+"""Simulated worlds, as many as fit half a minute; and mutants, which show that a broken promise is noticed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from flowkit.model import Ending, Run, State
+from flowkit.store import Store
+from flowkit.store import runs as store_runs
+from flowkit.store import schedules as store_schedules
+from flowkit.store.schema import runs
+from flowkit.worker.dispatch import Clock, Dispatcher
+from tests.simulation import Process, Violation, World, memory_store, simulate
+
+#: Seconds that a run of the suite gives to it.
+SHARE = 25.0
+
+#: Seeds within which a mutant must be caught.
+ENOUGH = 60
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[Store]:
+    logging.disable()
+    with memory_store() as store:
+        yield store
+    logging.disable(logging.NOTSET)
+
+
+def test_every_simulated_world_keeps_the_promises(memory: Store) -> None:
+    until = time.monotonic() + SHARE
+    seed = 0
+    while time.monotonic() < until:
+        try:
+            simulate(seed, memory)
+        except Violation as violation:
+            pytest.fail(f"{violation}; again: python -m tests.simulation {seed}", pytrace=False)
+        seed += 1
+
+    assert seed >= 20, f"only {seed} worlds in {SHARE:g} s: slower than any machine should be"
+
+
+def test_a_seed_always_tells_the_same_story(memory: Store) -> None:
+    assert simulate(7, memory) == simulate(7, memory)
+
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+MUTANTS: list[tuple[Patch, str]] = []
+
+
+def caught_by(violation: str) -> Callable[[Patch], Patch]:
+    def mutant(patch: Patch) -> Patch:
+        MUTANTS.append((patch, violation))
+        return patch
+
+    return mutant
+
+
+@caught_by("was taken; it is")
+def endings_without_a_fence(patch: pytest.MonkeyPatch) -> None:
+    def mine(statement: Any, run: str, attempt: int) -> Any:
+        return statement.where(runs.c.id == run, runs.c.state == State.RUNNING.value)
+
+    patch.setattr(store_runs, "_mine", mine)
+
+
+@caught_by("accepted and lost")
+def acceptance_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    submit = Store.submit
+    calls = iter(range(10**9))
+
+    def early(self: Store, run: Run, snapshot: str | None = None) -> tuple[Run, bool]:
+        if next(calls) % 5 == 4:
+            return run, True  # and then this process dies
+        return submit(self, run, snapshot)
+
+    patch.setattr(Store, "submit", early)
+
+
+@caught_by("healthy worker|while its kernel ran")
+def rescue_that_does_not_look_at_the_beat(patch: pytest.MonkeyPatch) -> None:
+    beats, rescue = Store.beats, Store.rescue
+
+    def still(self: Store) -> list[tuple[str, int, int]]:
+        return [(run, attempt, 0) for run, attempt, _ in beats(self)]
+
+    def hasty(self: Store, run: str, attempt: int, beat: int, *, now: datetime) -> Run | None:
+        current = {id: count for id, _, count in beats(self)}
+        return rescue(self, run, attempt, current.get(run, 0), now=now)
+
+    patch.setattr(Store, "beats", still)
+    patch.setattr(Store, "rescue", hasty)
+
+
+@caught_by("after 3 crashes")
+def crashes_that_do_not_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store_runs, "MAX_CRASHES", 1000)
+
+
+@caught_by("two kernels|while its kernel ran")
+def a_worker_that_does_not_fence_itself(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Dispatcher, "fence", lambda self: None)
+
+
+@caught_by("was cancelled|it is cancelled|is succeeded, and was cancelled")
+def an_ending_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
+    finish = Store.finish
+
+    def late(self: Store, run: str, attempt: int, ending: Ending, *, now: datetime) -> Run | None:
+        with self.writing() as connection:
+            cancelled = runs.c.id == run, runs.c.attempt == attempt, runs.c.state == State.CANCELLED.value
+            connection.execute(sa.update(runs).where(*cancelled).values(state=State.RUNNING.value, finished=None))
+        return finish(self, run, attempt, ending, now=now)
+
+    patch.setattr(Store, "finish", late)
+
+
+@caught_by("firings became")
+def a_cursor_that_moves_without_its_run(patch: pytest.MonkeyPatch) -> None:
+    insert = store_schedules.insert_runs
+    calls = iter(range(10**9))
+
+    def late(*args: Any) -> Any:
+        return set() if next(calls) % 5 == 4 else insert(*args)  # not in this transaction, and then not at all
+
+    patch.setattr(store_schedules, "insert_runs", late)
+
+
+@pytest.mark.parametrize(("mutant", "violation"), MUTANTS, ids=[mutant.__name__ for mutant, _ in MUTANTS])
+def test_the_simulation_catches(memory: Store, monkeypatch: pytest.MonkeyPatch, mutant: Patch, violation: str) -> None:
+    mutant(monkeypatch)
+
+    with pytest.raises(Violation, match=violation):
+        simulate_all(memory)
+
+
+def test_the_simulation_catches_leases_by_wall_clock(memory: Store) -> None:
+    def by_wall(world: World, process: Process) -> Clock:
+        right = World.clock(world, process)
+        return Clock(now=right.now, monotonic=lambda: right.now().timestamp(), sleep=right.sleep)
+
+    with pytest.raises(Violation):
+        simulate_all(memory, clock=by_wall)
+
+
+def simulate_all(store: Store, **options: Any) -> None:
+    for seed in range(ENOUGH):
+        simulate(seed, store, **options)
