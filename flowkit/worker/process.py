@@ -166,14 +166,13 @@ class KernelProcess:
             raise SetupError(f"cannot start {command[0]}: {error.strerror or error}") from error
         finally:
             os.close(told)
+        self._exit.callback(self._close_pidfd)
         self._exit.callback(self.kill)
         if self._isolation != "group" and not os.read(self._report, 1):
             self.kill()
             raise SetupError(f"no kernel could be started in a {self._isolation}: {self.last_words()}")
         # Tells of the death at once, and without reaping it: until then the id cannot be anybody else's.
         self._pidfd = self._open_pidfd() if hasattr(os, "pidfd_open") else None
-        if self._pidfd is not None:
-            self._exit.callback(os.close, self._pidfd)
 
     def _open_pidfd(self) -> int:
         """Of ``init``, if there is one, else of the kernel."""
@@ -313,6 +312,10 @@ class KernelProcess:
 
     def close(self) -> None:
         self._exit.close()
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
 
     def _close_pipe(self) -> None:
         with self._waking:
