@@ -372,6 +372,8 @@ def submit(
     target: str | Path, *, parameters: Mapping[str, Any] | None = None, key: str | None = None, **policy: Any
 ) -> Run:
     """Submit a run of a notebook (a path) or a deployment (its name), as ``flowkit run`` does, and return it."""
+    if current_run() is not None:  # it would find a store of its own, in the user's home
+        raise UsageError(f"a run cannot submit {target}: kernels have no access to the store; do it from a shell")
     with Client(Config.from_env()) as client:
         return client.submit(target, parameters=parameters, key=key, policy=policy)
 
