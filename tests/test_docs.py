@@ -39,7 +39,8 @@ def generated() -> str:
 
 
 def _help(command: click.Command, path: str) -> str:
-    context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+    # With what the group sets for its commands when it calls them; click keeps the first help option it makes.
+    context = click.Context(command, info_name=path, **cli.context_settings, terminal_width=100)
     text = command.get_help(context)
     return f"## {path}\n\n```\n{text}\n```\n"
 

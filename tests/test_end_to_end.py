@@ -163,7 +163,13 @@ def test_a_failed_run_tells_why_and_a_person_may_retry_it(client: Client, tmp_pa
 @pytest.mark.parametrize(
     ("cell", "options", "cause", "code"),
     [
-        ("import os, signal; print('so far', flush=True); os.kill(os.getpid(), signal.SIGKILL)", (), "crashed", 3),
+        # The second: output still in ZeroMQ's buffers dies with the process that printed it.
+        (
+            "import os, signal, time; print('so far', flush=True); time.sleep(1); os.kill(os.getpid(), signal.SIGKILL)",
+            (),
+            "crashed",
+            3,
+        ),
         ("import time; print('so far', flush=True); time.sleep(60)", ("--timeout", "1s"), "timeout", 4),
     ],
 )
