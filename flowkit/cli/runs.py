@@ -1,0 +1,185 @@
+"""Commands about runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowkit import terminal
+from flowkit.cli.options import (
+    INTERRUPTED,
+    TakesParameters,
+    as_json,
+    connect,
+    given,
+    parameter_options,
+    policy_options,
+    print_json,
+    read_parameters,
+    warn_without_worker,
+)
+from flowkit.model import EXIT_CODES, NodeRun, Run, State, now
+
+if TYPE_CHECKING:
+    from flowkit.client import Client
+
+
+@click.command(cls=TakesParameters)
+@click.argument("target", metavar="NOTEBOOK|DEPLOYMENT")
+@parameter_options
+@policy_options
+@click.option("--key", help="Submit only once: the same key again gives the same run.")
+@click.option("--wait", is_flag=True, help="Follow it to its end; the exit code tells how it ended.")
+@as_json
+def run(
+    target: str,
+    pairs: tuple[tuple[str, str], ...],
+    parameters_file: Path | None,
+    key: str | None,
+    wait: bool,
+    as_json: bool,
+    **policy: Any,
+) -> int:
+    """Submit a run of NOTEBOOK or DEPLOYMENT now."""
+    with connect() as client:
+        parameters = read_parameters(client, target, pairs, parameters_file)
+        submitted = client.submit(target, parameters=parameters, key=key, policy=given(policy))
+        return _submitted(client, submitted, wait=wait, as_json=as_json)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--wait", is_flag=True, help="Follow it to its end; the exit code tells how it ended.")
+@as_json
+def retry(run: str, wait: bool, as_json: bool) -> int:
+    """Try RUN again: a failed or cancelled run, with its parameters and its snapshot of the notebook."""
+    with connect() as client:
+        return _submitted(client, client.retry(run), wait=wait, as_json=as_json)
+
+
+@click.command()
+@click.argument("run")
+@as_json
+def cancel(run: str, as_json: bool) -> None:
+    """Cancel RUN, waiting or under way. A backfill's id (DEPLOYMENT:PARAMETER) cancels all of it."""
+    with connect() as client:
+        if ":" in run:
+            [found] = client.store.backfills(run)
+            count = client.store.cancel_backfill(run, now=now())
+            [found] = client.store.backfills(run)
+            return print_json(found.to_json()) if as_json else click.echo(f"{count} runs of {run} are cancelled")
+        cancelled = client.cancel(run)
+        return _print_run(client, cancelled) if as_json else click.echo(f"run {cancelled.id} is cancelled")
+
+
+@click.command()
+@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
+@click.option("--deployment", help="Only those of one deployment.")
+@click.option("--state", type=click.Choice([s.value for s in State if s is not State.SKIPPED]), help="Only these.")
+@as_json
+def runs(limit: int, deployment: str | None, state: str | None, as_json: bool) -> None:
+    """List the runs, newest first."""
+    with connect() as client:
+        if deployment is not None:
+            client.store.deployment(deployment)  # a typo is told, not answered with an empty list
+        found = client.store.runs(limit=limit, deployment=deployment, states=[State(state)] if state else ())
+        if as_json:
+            return print_json([one.to_json(client.nodes(one)) for one in found])
+    if not found:
+        return click.echo(
+            "no runs yet; submit one: flowkit run NOTEBOOK.ipynb" if not (deployment or state) else "none"
+        )
+    return terminal.console().print(terminal.runs_table(found))
+
+
+@click.command()
+@click.argument("run")
+@as_json
+def show(run: str, as_json: bool) -> None:
+    """Show RUN and its nodes. RUN is its id or the beginning of it; a backfill's id shows it with its runs."""
+    with connect() as client:
+        if ":" in run:
+            [filled] = client.store.backfills(run)
+            made = client.store.backfill_runs(run)
+            if as_json:
+                return print_json(filled.to_json(made))
+            return terminal.console().print(terminal.backfill_table(filled, made))
+        found = client.store.run(run)
+        if as_json:
+            return _print_run(client, found)
+        nodes = client.nodes(found)
+    console = terminal.console()
+    console.print(terminal.run_details(found))
+    if nodes:
+        console.print()
+        console.print(terminal.nodes_table(nodes))
+    return None
+
+
+@click.command()
+@click.argument("run")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@as_json
+def logs(run: str, follow: bool, as_json: bool) -> None:
+    """Print what RUN wrote to stdout and stderr, also while it runs."""
+    with connect() as client:
+        found = client.store.run(run)
+
+        def write(_: Run, events: Iterable[Any]) -> None:
+            for event in events:
+                if as_json:
+                    click.echo(event.to_json())
+                else:
+                    click.echo(event.data, nl=False, err=event.name == "stderr")
+
+        if follow:
+            found = client.follow(found.id, write, output=True)
+        else:
+            write(found, client.store.events(found.id, output=True)[1])
+    if found.error and not as_json:
+        click.echo(f"{found.state} ({found.cause}): {found.error}", err=True)
+
+
+def _submitted(client: Client, run: Run, *, wait: bool, as_json: bool) -> int:
+    if not run.state.final:
+        warn_without_worker(client, run.policy.queue)
+    if not wait:
+        if as_json:
+            _print_run(client, run)
+        else:
+            click.echo(f"run {run.id} of {run.label} is {run.state}; follow it: flowkit logs -f {run.id[:8]}")
+        return 0
+    ended = _follow(client, run)
+    if as_json:
+        _print_run(client, ended)
+    if ended.error:
+        click.echo(f"flowkit: run {ended.id[:8]} {ended.state} ({ended.cause}): {ended.error}", err=True)
+        if ended.output and not as_json:
+            click.echo(ended.output)
+    elif not as_json:
+        click.echo(f"run {ended.id[:8]} {ended.state}; {ended.output or 'it left no notebook'}")
+    return _exit_code(ended)
+
+
+def _follow(client: Client, run: Run) -> Run:
+    try:
+        with terminal.Following(terminal.console(stderr=True)) as following:
+            return client.follow(run.id, following.show)
+    except KeyboardInterrupt:
+        click.echo(f"\nrun {run.id[:8]} goes on; stop it: flowkit cancel {run.id[:8]}", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _exit_code(run: Run) -> int:
+    if run.state is State.SUCCEEDED:
+        return 0
+    return EXIT_CODES[run.cause] if run.cause else INTERRUPTED
+
+
+def _print_run(client: Client, run: Run) -> None:
+    nodes: list[NodeRun] = client.nodes(run)
+    print_json(run.to_json(nodes))
