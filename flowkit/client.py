@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from flowkit import notebook as notebooks
 from flowkit.artifacts import Artifacts
 from flowkit.config import Config
-from flowkit.errors import NotFound, Unavailable, UsageError
+from flowkit.errors import Conflict, NotFound, Unavailable, UsageError
 from flowkit.events import Event, fold
 from flowkit.flow.current import current_run
 from flowkit.model import (
@@ -102,6 +103,41 @@ class Client:
             schedule = cron.began(cron.validate(schedule), at)
         return self.store.deploy(replace(deployment, schedule=schedule), text, now=at)
 
+    def change(
+        self,
+        name: str,
+        *,
+        path: str | Path | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        schedule: Schedule | None = None,
+    ) -> Deployment:
+        """Deploy it again with these differences. None: as it is.
+
+        Args:
+            path: the notebook, read now.
+            parameters: all of them; what is not among them has the notebook's own value.
+        """
+        deployment, at = self.store.deployment(name), now()
+        notebook = self._notebook(name) if path is None else notebooks.read(path)
+        wanted = deployment.schedule if schedule is None else cron.began(cron.validate(schedule), at)
+        values = deployment.parameters if parameters is None else parameters
+        changed = replace(
+            deployment,
+            notebook=deployment.notebook if path is None else str(Path(path).absolute()),
+            snapshot=notebook.digest,
+            parameters=notebook.check(values, complete=wanted is not None),
+            policy=self._possible(deployment.policy, notebook),
+            schedule=wanted,
+        )
+        return self.store.deploy(changed, notebook.text, now=at)[0]
+
+    def delete(self, name: str, *, cancel: bool = False) -> None:
+        """Forget the deployment; its runs go by retention.
+
+        Raises: Conflict if runs of it are under way, unless they are to be cancelled.
+        """
+        self.store.delete(name, cancel=cancel, now=now())
+
     def resume(self, name: str) -> Deployment:
         """Fires again from now on; what was missed while it was paused is not made up."""
         at = now()
@@ -134,6 +170,7 @@ class Client:
         *,
         parameters: Mapping[str, Any] | None = None,
         key: str | None = None,
+        name: str | None = None,
         policy: Mapping[str, Any] | None = None,
     ) -> Run:
         """Submit a run of a notebook (a path) or of a deployment (its name). It is stored when this returns.
@@ -141,12 +178,13 @@ class Client:
         Args:
             parameters: laid over the deployment's own.
             key: submitting the same key again gives the run it has made already.
+            name: what it is called, if not as its deployment or notebook.
             policy: fields of ``Policy`` that differ from the deployment's.
         """
         # Before anything is stored: a wrong address should be told, not discovered by a run that starts late.
         self.broker.check()
         deployment, text = self._target(target, parameters or {}, policy or {})
-        run = Run.of(deployment, now=now(), key=key)
+        run = Run.of(deployment, now=now(), key=key, name=name)
         stored, new = self.store.submit(run, text)
         if new:
             self.ring(stored)
@@ -207,6 +245,15 @@ class Client:
 
     def cancel(self, run: str) -> Run:
         return self.store.cancel(self.store.run(run).id, now=now())
+
+    def forget(self, run: str) -> None:
+        """Delete the run with its events and artifacts; cancel it first if it has not ended."""
+        found = self.store.run(run)
+        if not found.state.final:
+            with suppress(Conflict):  # it has ended meanwhile
+                self.cancel(found.id)
+        self.artifacts.remove(f"runs/{found.id}")  # files first: without a row nobody would ever find them
+        self.store.forget([found.id])
 
     def ring(self, run: Run) -> None:
         self.broker.ring(run.policy.queue, run.id, priority=run.policy.priority)

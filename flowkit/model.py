@@ -240,6 +240,7 @@ class Run:
     scheduled_for: datetime | None = None  #: UTC; the firing it belongs to, kept by every attempt
     zone: str = "UTC"  #: in which the notebook is given ``scheduled_for``
     series: str | None = None  #: runs of one series take turns
+    name: str | None = None  #: given by who submitted it; None: it is called by its deployment or notebook
     state: State = State.PENDING
     cause: Cause | None = None  #: of the last failed attempt; None again when a later one succeeds
     error: str | None = None
@@ -261,6 +262,7 @@ class Run:
         parameters: Mapping[str, Any] | None = None,
         key: str | None = None,
         scheduled_for: datetime | None = None,
+        name: str | None = None,
     ) -> Run:
         """A run of *deployment*, not yet stored. *parameters* are laid over the deployment's own.
 
@@ -281,18 +283,20 @@ class Run:
             created=now,
             scheduled_for=scheduled_for,
             zone=deployment.schedule.zone if deployment.schedule else "UTC",
+            name=name,
             last_attempt=1 + deployment.policy.retries,
         )
 
     @property
     def label(self) -> str:
-        """What people call it: its deployment, or the notebook it was run from."""
-        return self.deployment or Path(self.notebook).name
+        """What people call it: the name it was given, else its deployment, or the notebook it was run from."""
+        return self.name or self.deployment or Path(self.notebook).name
 
     def to_json(self, nodes: list[NodeRun] | None = None) -> dict[str, Any]:
         """The stable keys that ``--json`` prints. Times are ISO 8601 in UTC."""
         return {
             "id": self.id,
+            "name": self.name,
             "deployment": self.deployment,
             "version": self.version,
             "notebook": self.notebook,

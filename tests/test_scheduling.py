@@ -235,3 +235,17 @@ def test_values_are_dates_or_times_as_the_span_is_given() -> None:
     assert span("2013-01-01", "2013-01-10", 7 * 86_400) == ["2013-01-01", "2013-01-08"]
     assert span("2013-01-01", "2013-01-01", 3600) == ["2013-01-01T00:00:00"]
     assert span("2013-01-01T22:00", "2013-01-02", 3600)[-1] == datetime(2013, 1, 2).isoformat()
+
+
+def test_a_deployment_is_deleted_from_the_command_line(client: Client, daily: Path) -> None:
+    flowkit("deploy", daily)
+    waiting = answer("run", "daily")
+
+    refused = flowkit("delete", "daily")
+    deleted = flowkit("delete", "daily", "--cancel")
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("flowkit: daily cannot be deleted: 1 run of it is under way")
+    assert deleted.stdout == "daily is deleted; its runs are still listed\n"
+    assert client.store.deployments() == []
+    assert client.store.run(waiting["id"]).state is State.CANCELLED

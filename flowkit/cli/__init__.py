@@ -27,6 +27,7 @@ for command in (
     deployments.deployments,
     deployments.pause,
     deployments.resume,
+    deployments.delete,
     runs.run,
     runs.retry,
     runs.cancel,

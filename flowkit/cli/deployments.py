@@ -110,3 +110,15 @@ def resume(deployment: str, as_json: bool) -> None:
     with connect() as client:
         resumed = client.resume(deployment)
     return print_json(resumed.to_json()) if as_json else click.echo(f"{resumed.name} runs on schedule again")
+
+
+@click.command()
+@click.argument("deployment")
+@click.option("--cancel", is_flag=True, help="Also cancel its runs that wait or are under way.")
+@as_json
+def delete(deployment: str, cancel: bool, as_json: bool) -> None:
+    """Delete DEPLOYMENT and its schedule. Its runs stay, by the retention of a notebook run by hand."""
+    with connect() as client:
+        gone = client.store.deployment(deployment)
+        client.delete(deployment, cancel=cancel)
+    return print_json(gone.to_json()) if as_json else click.echo(f"{gone.name} is deleted; its runs are still listed")

@@ -10,11 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flowkit.errors import NotFound, did_you_mean
+from flowkit.errors import Conflict, NotFound, did_you_mean
 from flowkit.model import CatchUp, Deployment, Overlap, Schedule
 from flowkit.store.database import Database
-from flowkit.store.runs import keep_snapshot, to_policy
-from flowkit.store.schema import deployments, snapshots, versions
+from flowkit.store.runs import cancel_runs, keep_snapshot, to_policy
+from flowkit.store.schema import deployments, runs, series, skips, snapshots, versions
+from flowkit.store.series import OPEN, hold
 
 
 class Deployments(Database):
@@ -85,6 +86,38 @@ class Deployments(Database):
     def resume(self, name: str, *, next: datetime | None, now: datetime) -> Deployment:
         """It fires again, first at *next*: what was missed meanwhile is not made up for."""
         return self._pause(name, {"paused": False, "next": next, "changed": now}, when=True)
+
+    def delete(self, name: str, *, cancel: bool, now: datetime) -> None:
+        """Forget the deployment with its versions, its schedule and its skips. Its runs stay until they are pruned.
+
+        Args:
+            cancel: its runs that wait or run are cancelled.
+
+        Raises:
+            Conflict: there are such runs, and they are not to be cancelled.
+        """
+        under_way = sa.and_(runs.c.deployment == name, OPEN)
+        if cancel:
+            with self.writing() as connection:  # nobody's turn comes before all that stand in line are cancelled
+                lines = sa.select(series.c.id).where(series.c.deployment == name).order_by(series.c.id)
+                for line in connection.execute(lines).scalars().all():
+                    hold(connection, line)
+                cancel_runs(connection, sa.and_(under_way, runs.c.place.is_not(None)), now=now)
+        with self.writing() as connection:
+            # Held: no schedule fires and nobody deploys it until it is gone.
+            held = sa.select(deployments.c.name).where(deployments.c.name == name).with_for_update()
+            found = connection.execute(held).first() is not None
+            if found and cancel:
+                cancel_runs(connection, sa.and_(under_way, runs.c.place.is_(None)), now=now)
+            elif found:
+                count = connection.execute(sa.select(sa.func.count()).select_from(runs).where(under_way)).scalar_one()
+                if count:
+                    what = "1 run of it is" if count == 1 else f"{count} runs of it are"
+                    raise Conflict(f"{name} cannot be deleted: {what} under way; cancel them, or wait for their end")
+            connection.execute(sa.delete(skips).where(skips.c.deployment == name))
+            connection.execute(sa.delete(deployments).where(deployments.c.name == name))  # and so its versions
+        if not found:
+            self.deployment(name)  # which raises
 
     def _pause(self, name: str, values: dict[str, Any], *, when: bool) -> Deployment:
         """Change the deployment, unless it is so already: resuming what runs must not move its next firing."""

@@ -7,7 +7,7 @@ back, the answer is False or None, and nothing has changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -32,6 +32,16 @@ LONGEST_BACKOFF = 86_400.0
 #: Fewer characters of an id name no run.
 SHORTEST_PREFIX = 4
 
+
+#: By what runs can be ordered.
+ORDERED: Mapping[str, sa.ColumnElement[Any]] = {
+    "name": sa.func.coalesce(runs.c.name, runs.c.deployment, runs.c.notebook),
+    "notebook": runs.c.notebook,
+    "state": runs.c.state,
+    "created": runs.c.created,
+    "started": runs.c.started,
+    "finished": runs.c.finished,
+}
 
 Statement = TypeVar("Statement", sa.Update, sa.Select[Any])
 
@@ -226,6 +236,44 @@ class Runs(Database):
         with self.reading() as connection:
             return [to_run(row) for row in connection.execute(query)]
 
+    def page(
+        self,
+        *,
+        offset: int,
+        limit: int,
+        order: Sequence[tuple[str, bool]] = (),
+        deployment: str | None = None,
+        notebook: str | None = None,
+        states: Iterable[State] = (),
+        named: str | None = None,
+        started: datetime | None = None,
+    ) -> tuple[list[Run], int]:
+        """Some of the runs in any order, and how many there are of them in all. ``runs`` is faster where it will do.
+
+        Args:
+            order: columns of ``ORDERED``, and whether the greatest comes first; among equals the newest.
+            notebook: only runs of the notebook with this path.
+            named: only those whose name begins so.
+            started: only those that started then or later.
+        """
+        conditions = []
+        if deployment is not None:
+            conditions.append(runs.c.deployment == deployment)
+        if notebook is not None:
+            conditions.append(runs.c.notebook == notebook)
+        if wanted := [state.value for state in states]:
+            conditions.append(runs.c.state.in_(wanted))
+        if named is not None:
+            conditions.append(sa.func.substr(ORDERED["name"], 1, len(named)) == named)
+        if started is not None:
+            conditions.append(runs.c.started >= started)
+        by = [ORDERED[name].desc() if descending else ORDERED[name].asc() for name, descending in order]
+        query = sa.select(runs).where(*conditions).order_by(*by, runs.c.created.desc(), runs.c.id.desc())
+        with self.reading() as connection:
+            total = connection.execute(sa.select(sa.func.count()).select_from(runs).where(*conditions)).scalar_one()
+            rows = connection.execute(query.offset(offset).limit(limit)).all()
+        return [to_run(row) for row in rows], total
+
     def counts(self) -> dict[State, int]:
         """How many runs there are in every state a run can have, zeros included."""
         query = sa.select(runs.c.state, sa.func.count()).group_by(runs.c.state)
@@ -331,6 +379,7 @@ _SUBMITTED = (
     "zone",
     "available",
     "series",
+    "name",
 )
 
 

@@ -212,6 +212,7 @@ runs = Table(
     Column("finished", Instant),
     Column("output", String),
     Column("series", Name, ForeignKey("series.id", name="runs_series")),
+    Column("name", String),
     Column("place", Number),  # in the line of its series; null: its turn has come, or there is no series
     UniqueConstraint("key", name="runs_key"),
     UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flowkit.errors import NotFound
-from flowkit.model import CatchUp, Overlap, Policy, Schedule
+from flowkit.errors import Conflict, NotFound
+from flowkit.model import Backfill, CatchUp, Ending, Overlap, Policy, Schedule, State
 from flowkit.store import Store
 from tests.store import given
 from tests.store.given import T0, TEXT, at
@@ -195,3 +195,37 @@ def test_eight_who_deploy_differently_at_once_make_a_version_each(store: Store) 
 
     assert sorted(given.together(8, deploy)) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [deployed.version for deployed in store.versions("flights")] == [8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_a_deleted_deployment_is_gone_with_its_schedule_and_its_runs_stay(store: Store) -> None:
+    deployed, _ = store.deploy(given.deployment(schedule=DAILY), TEXT, now=T0)
+    run = given.claimed(store, deployment="flights", version=1)
+    store.finish(run.id, run.attempt, Ending(State.SUCCEEDED), now=T0)
+
+    store.delete("flights", cancel=False, now=T0)
+
+    assert store.deployments() == []
+    assert store.due(now=at(10**6)) == []
+    assert [(one.id, one.deployment) for one in store.runs()] == [(run.id, "flights")]
+    assert store.deploy(replace(deployed, version=0), TEXT, now=at(1))[0].version == 1
+    with pytest.raises(NotFound, match="no deployment 'flihgts'; did you mean 'flights'"):
+        store.delete("flihgts", cancel=True, now=T0)
+
+
+def test_a_deployment_with_runs_under_way_is_deleted_only_with_them(store: Store) -> None:
+    store.deploy(given.deployment(), TEXT, now=T0)
+    store.deploy(given.deployment("other"), TEXT, now=T0)
+    wanted = Backfill(id="flights:day", deployment="flights", parameter="day", concurrency=1, created=T0, counts={})
+    line = [given.run(deployment="flights", version=1, series="flights:day") for _ in range(3)]
+    store.backfill(wanted, line, again=[], only_again=False, now=T0)
+    others = given.submitted(store, deployment="other", version=1)
+
+    with pytest.raises(Conflict, match="flights cannot be deleted: 3 runs of it are under way; cancel them"):
+        store.delete("flights", cancel=False, now=T0)
+    assert store.deployment("flights")
+
+    store.delete("flights", cancel=True, now=T0)
+
+    assert [one.name for one in store.deployments()] == ["other"]
+    assert {one.state for one in store.runs(deployment="flights")} == {State.CANCELLED}
+    assert store.run(others.id).state is State.PENDING

@@ -679,3 +679,24 @@ def test_the_numbers_of_the_dashboard(store: Store) -> None:
     assert store.ready(["a"], now=at(60), limit=9) == 2
     assert store.ready(["a"], now=at(60), limit=1) == 1
     assert store.ready([], now=T0, limit=9) == 0
+
+
+def test_a_page_of_runs_in_any_order_says_how_many_there_are(store: Store) -> None:
+    named = given.submitted(store, name="Ångström", created=at(0))
+    early = given.claimed(store, deployment="a", version=1, created=at(1), now=at(5))
+    late = given.claimed(store, deployment="b", version=1, created=at(2), now=at(7), notebook="/other.ipynb")
+
+    def page(offset: int = 0, limit: int = 9, **asked: Any) -> tuple[list[str], int]:
+        found, total = store.page(offset=offset, limit=limit, **asked)
+        return [run.id for run in found], total
+
+    assert page() == ([late.id, early.id, named.id], 3)
+    assert page(1, 1) == ([early.id], 3)
+    assert page(order=[("created", False)]) == ([named.id, early.id, late.id], 3)
+    assert page(order=[("state", True), ("started", True)]) == ([late.id, early.id, named.id], 3)
+    assert page(named="Ång") == ([named.id], 1)
+    assert page(named="ng") == ([], 0)
+    assert page(deployment="a", states=[State.RUNNING]) == ([early.id], 1)
+    assert page(started=at(6)) == ([late.id], 1)
+    assert page(notebook="/other.ipynb") == ([late.id], 1)
+    assert store.run(named.id).label == "Ångström"

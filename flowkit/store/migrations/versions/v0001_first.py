@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("finished", INSTANT),
         sa.Column("output", sa.Text),
         sa.Column("series", NAME, sa.ForeignKey("series.id", name="runs_series")),
+        sa.Column("name", sa.Text),
         sa.Column("place", sa.Integer),
         sa.UniqueConstraint("key", name="runs_key"),
         sa.UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
