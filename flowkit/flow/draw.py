@@ -87,9 +87,11 @@ class _Card:
 def _last_states(graph: Graph, outcome: Outcome | None) -> dict[str, NodeRun]:
     if outcome is None:
         return {}
-    ran = {wired.node.name: wired.node for wired in outcome.graph.nodes}
     runs = {run.name: run for run in outcome.nodes}
-    return {wired.node.name: runs[wired.node.name] for wired in graph.nodes if ran.get(wired.node.name) is wired.node}
+    nodes = {wired.node.name: wired.node for wired in graph.nodes}
+    return {
+        name: runs[name] for name, node in nodes.items() if name in outcome.states and outcome.origin(name).node is node
+    }
 
 
 def _card(wired: Wired, graph: Graph, run: NodeRun | None) -> _Card:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowkit.errors import GraphError, NodeFailed, UsageError, did_you_mean
-from flowkit.flow import draw, node, ports, runner
+from flowkit.flow import draw, node, ports, rerun, runner
 from flowkit.flow.graph import Graph
 from flowkit.flow.log import log_of_current_run
 from flowkit.flow.node import Node
@@ -186,22 +186,52 @@ class Flow:
                 which functions, inputs and results must be picklable. It is not shut down.
             threads: how many nodes at a time; 1 runs them in the calling thread. Default: processors + 4, at most 32.
         """
-        if executor is not None and not hasattr(executor, "submit"):
-            raise UsageError(f"run() was given executor={executor!r}; it must be a concurrent.futures.Executor")
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise UsageError(f"run() was given threads={threads!r}; it must be a whole number, 1 or more")
+        _check_options("run", executor, threads)
         values = self.graph.check(parameters)
-        outcome = self._run(values, executor, threads or runner.threads_by_default())
-        failure = outcome.failure()
-        if failure:
-            message, error = failure
-            raise NodeFailed(message, outcome) from error
-        return outcome
+        return self._run(Outcome(self.name, self.graph, parameters, values), executor, threads)
 
-    def _run(self, values: dict[str, Any], executor: Executor | None, threads: int) -> Outcome:
+    def rerun(
+        self, /, *names: str, executor: Executor | None = None, threads: int | None = None, **parameters: Any
+    ) -> Outcome:
+        """Run nodes and all that depends on them again; without a name, what is ``stale``. The rest keeps its results.
+
+        Parameters are as in the last run, unless they are given; nodes that read one that has changed run again too.
+        A result that is needed and not there is refused. Fails as ``run`` does, for what it has run.
+        """
+        _check_options("rerun", executor, threads)
+        last, graph = self.outcome, self.graph
+        if last is not None and last.finished is None:
+            raise UsageError("the flow is still running; wait for its end, or stop it, and then run it again")
+        given = self._given(parameters)
+        values = graph.check(given)
+        if names:
+            due = {graph.node(name).name for name in names} | rerun.with_changed(graph, last, values)
+        else:
+            due = rerun.stale(graph, last, given)
+        if last is not None and not due:
+            return last
+        outcome = Outcome(self.name, graph, given, values)
+        rerun.continued(last, graph, rerun.with_readers(graph, due), outcome)
+        return self._run(outcome, executor, threads)
+
+    def stale(self, /, **parameters: Any) -> list[str]:
+        """The nodes without a result, or whose code, wiring, parameters or inputs changed since it was made.
+
+        Parameters as in ``rerun``. A changed function that a node only calls is not seen: ``rerun`` names the node.
+        """
+        found = rerun.stale(self.graph, self.outcome, self._given(parameters))
+        return [name for name in self._nodes if name in found]
+
+    def _given(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the last run that there still are, and these instead."""
+        before = self.outcome.given if self.outcome else {}
+        return {name: value for name, value in before.items() if name in self.graph.parameters} | dict(parameters)
+
+    def _run(self, outcome: Outcome, executor: Executor | None, threads: int | None) -> Outcome:
         log = log_of_current_run()
-        outcome = self.outcome = Outcome(self.name, self.graph)
-        progress = Progress(outcome, values, log)
+        self.outcome = outcome
+        threads = threads or runner.threads_by_default()
+        progress = Progress(outcome, dict(outcome.parameters), log)
         try:
             if executor is not None:
                 runner.run_on(progress, executor)
@@ -216,6 +246,10 @@ class Flow:
             outcome.finish()
             if log:
                 log.close()
+        failure = outcome.failure()
+        if failure:
+            message, error = failure
+            raise NodeFailed(message, outcome) from error
         return outcome
 
     def svg(self) -> str:
@@ -241,3 +275,10 @@ class Flow:
                         f"{parameter}= is the function of node {name!r}; give its name: {parameter}={name!r}"
                     )
         return inputs
+
+
+def _check_options(method: str, executor: Executor | None, threads: int | None) -> None:
+    if executor is not None and not hasattr(executor, "submit"):
+        raise UsageError(f"{method}() was given executor={executor!r}; it must be a concurrent.futures.Executor")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise UsageError(f"{method}() was given threads={threads!r}; it must be a whole number, 1 or more")

@@ -54,7 +54,33 @@ class Graph:
         for name in given:
             if name not in self.parameters:
                 raise ParameterError(self._unknown(name))
-        return {name: self._settle(name, asking, given) for name, asking in self.parameters.items()}
+        return {name: self.settle(name, given) for name in self.parameters}
+
+    def settle(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The value of one parameter of the flow."""
+        asking = self.parameters[name]
+        if name in given:
+            self._check_value(given[name], asking)
+            return given[name]
+        bound = [(node, port) for node, port in asking if port.bound]
+        defaults = [(node, port) for node, port in asking if port.default is not REQUIRED]
+        if bound or not defaults:
+            node, _ = (bound or asking)[0]
+            known = [other for other in [*self._producers, *self.parameters] if other not in (name, node.name)]
+            remedy = did_you_mean(name, known)
+            if not remedy:
+                remedy = f"; give it: flow.run({name}=…)" if name.isidentifier() else ""
+            if bound:
+                remedy += f"; the text itself would be fk.value({name!r})"
+            raise GraphError(f"node {node.name!r} needs {name!r}, which is neither a node nor a parameter{remedy}")
+        first, port = defaults[0]
+        for other, another in defaults[1:]:
+            if not same(port.default, another.default):
+                raise GraphError(
+                    f"parameter {name!r} is {port.default!r} by default in node {first.name!r}, but "
+                    f"{another.default!r} in node {other.name!r}; give it: flow.run({name}=…), or make them agree"
+                )
+        return port.default
 
     def names(self) -> Iterable[str]:
         """Every name a parameter can bear to be fed by a node."""
@@ -171,34 +197,10 @@ class Graph:
         takes = ", ".join(self.parameters) or "no parameters"
         return f"no node takes {name!r}; this flow takes {takes}{did_you_mean(name, self.parameters)}"
 
-    def _settle(self, name: str, asking: list[tuple[Node, Port]], given: Mapping[str, Any]) -> Any:
-        if name in given:
-            self._check_value(given[name], asking)
-            return given[name]
-        bound = [(node, port) for node, port in asking if port.bound]
-        defaults = [(node, port) for node, port in asking if port.default is not REQUIRED]
-        if bound or not defaults:
-            node, _ = (bound or asking)[0]
-            known = [other for other in [*self._producers, *self.parameters] if other not in (name, node.name)]
-            remedy = did_you_mean(name, known)
-            if not remedy:
-                remedy = f"; give it: flow.run({name}=…)" if name.isidentifier() else ""
-            if bound:
-                remedy += f"; the text itself would be fk.value({name!r})"
-            raise GraphError(f"node {node.name!r} needs {name!r}, which is neither a node nor a parameter{remedy}")
-        first, port = defaults[0]
-        for other, another in defaults[1:]:
-            if not _same(port.default, another.default):
-                raise GraphError(
-                    f"parameter {name!r} is {port.default!r} by default in node {first.name!r}, but "
-                    f"{another.default!r} in node {other.name!r}; give it: flow.run({name}=…), or make them agree"
-                )
-        return port.default
-
     def _check_value(self, value: Any, asking: list[tuple[Node, Port]]) -> None:
         for node, port in asking:
             wanted = node.accepted(port)
-            if wanted is Any or port.name in node.map or _same(value, port.default):
+            if wanted is Any or port.name in node.map or same(value, port.default):
                 continue
             if ports.plainly_wrong(value, wanted):
                 raise ParameterError(
@@ -243,7 +245,8 @@ def _describe_cycle(stuck: list[Wired]) -> str:
     return f"these nodes wait for each other: {' -> '.join(shown)}; one of them must not read the one before it"
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are known to be equal."""
     try:
         return one is other or bool(one == other)
     except Exception:  # an author's value may refuse to be compared, as arrays do

@@ -65,7 +65,7 @@ class Node:
 
     def accepted(self, port: Port) -> Any:
         """The type of the parameter itself, of one item if it is mapped over."""
-        return Any if port.annotation is REQUIRED else ports.read(port.annotation, _author(self.function))
+        return Any if port.annotation is REQUIRED else ports.read(port.annotation, author(self.function))
 
     def split(self, value: Any) -> tuple[Any, ...]:
         """What it returned, in the order of its outputs."""
@@ -189,7 +189,7 @@ def _bind(
     return tuple(found), constants
 
 
-def _author(function: Any) -> Any:
+def author(function: Any) -> Any:
     """The function whose annotations these are, below decorators and partials."""
     while isinstance(function, functools.partial):
         function = function.func
@@ -202,9 +202,9 @@ def _author(function: Any) -> Any:
 def _returned(function: Any) -> Any:
     if isinstance(function, type):
         return function
-    author = _author(function)
-    annotation = getattr(author, "__annotations__", {}).get("return", REQUIRED)
-    kind = Any if annotation is REQUIRED else ports.read(annotation, author)
-    if inspect.isgeneratorfunction(author):
+    written = author(function)
+    annotation = getattr(written, "__annotations__", {}).get("return", REQUIRED)
+    kind = Any if annotation is REQUIRED else ports.read(annotation, written)
+    if inspect.isgeneratorfunction(written):
         return ports.listed(ports.element(kind))
     return kind

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flowkit.errors import FlowkitError, did_you_mean
 from flowkit.events import Event, fold
 from flowkit.flow.graph import Graph
+from flowkit.flow.node import Node
 from flowkit.model import NodeRun, State, epoch
 
 #: (at, name, state, error, attempt): an event of a node, before anybody asks for it as an ``Event``.
@@ -23,15 +25,26 @@ class NoResult(FlowkitError, KeyError):
     __str__ = Exception.__str__  # KeyError would quote the message
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a result was made by."""
+
+    node: Node
+    parameters: Mapping[str, Any]  #: of the flow, in that run
+
+
 class Outcome(Mapping[str, Any]):
     """Results by the name of a node or of an output; only those there are. Filled while the flow runs.
 
     A node that failed or was skipped is not in it: asking for it says why.
     """
 
-    def __init__(self, flow: str, graph: Graph) -> None:
+    def __init__(self, flow: str, graph: Graph, given: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         self.flow = flow
         self.graph = graph
+        self.given = given  #: parameters that were given; the others had their defaults
+        self.parameters = values  #: the value of every parameter of the flow
+        self.due: frozenset[str] | None = None  #: the nodes that this run ran; None: all
         self.started = epoch()  #: seconds since 1970
         self.finished: float | None = None  #: None while it runs
         self.results: dict[str, Any] = {}
@@ -40,6 +53,7 @@ class Outcome(Mapping[str, Any]):
         self.states: dict[str, State] = {wired.node.name: State.PENDING for wired in graph.nodes}
         self.causes: dict[str, str] = {}  #: skipped node -> the node whose failure is the cause
         self.records: list[Record] = []  #: what happened to nodes, appended as it happens
+        self._kept: dict[str, Origin] = {}
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -77,6 +91,25 @@ class Outcome(Mapping[str, Any]):
         """How every node stands, in the order of their definition, items after their node."""
         return fold(self.events)
 
+    def origin(self, name: str) -> Origin:
+        """What the result of this node was made by, in this run or in the earlier one it was kept from."""
+        return self._kept.get(name) or Origin(self.graph.node(name), self.parameters)
+
+    def keep(self, earlier: Outcome, nodes: Iterable[Node]) -> None:
+        """Take over what an earlier run has of these nodes."""
+        kept = {node.name: node for node in nodes if node.name in earlier.states}
+        for name, node in kept.items():
+            self.states[name] = earlier.states[name]
+            self._kept[name] = earlier.origin(name)
+            for result in (name, *node.outputs):
+                if result in earlier.results:
+                    self.results[result] = earlier.results[result]
+            if name in earlier.causes:
+                self.causes[name] = earlier.causes[name]
+        self.errors |= {name: error for name, error in earlier.errors.items() if _owner(name) in kept}
+        self.reasons |= {name: reason for name, reason in earlier.reasons.items() if _owner(name) in kept}
+        self.records = [record for record in earlier.records if _owner(record[1]) in kept]
+
     def finish(self) -> None:
         self.finished = epoch()
 
@@ -85,11 +118,12 @@ class Outcome(Mapping[str, Any]):
         return Event("node", at, name, self.flow, state, error, attempt)
 
     def failure(self) -> tuple[str, BaseException] | None:
-        """What failed, on one line, and the author's exception behind it; None if nothing did."""
-        failed = [name for name, state in self.states.items() if state is State.FAILED]
+        """What failed in this run, on one line, and the author's exception behind it; None if nothing did."""
+        states = {name: state for name, state in self.states.items() if self.due is None or name in self.due}
+        failed = [name for name, state in states.items() if state is State.FAILED]
         if not failed:
             return None
-        skipped = [name for name, state in self.states.items() if state is State.SKIPPED]
+        skipped = [name for name, state in states.items() if state is State.SKIPPED]
         others = f"; so did {_names(failed[1:])}" if len(failed) > 1 else ""
         after = f" ({len(skipped)} skipped after {'them' if others else 'it'}: {_names(skipped)})" if skipped else ""
         return f"node {failed[0]!r} failed: {self.reasons[failed[0]]}{others}{after}", self.errors[failed[0]]
@@ -135,6 +169,11 @@ class Outcome(Mapping[str, Any]):
         counts = {state: list(self.states.values()).count(state) for state in State}
         told = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
         return f"{self.flow}: {told or 'no nodes'} in {seconds(self.elapsed)}"
+
+
+def _owner(name: str) -> str:
+    """The node of an item: ``report`` of ``report[3]``."""
+    return name.partition("[")[0]
 
 
 def _names(names: list[str]) -> str:

@@ -43,13 +43,18 @@ class Progress:
     """
 
     def __init__(self, outcome: Outcome, values: dict[str, Any], log: Log | None) -> None:
-        graph = outcome.graph
+        graph, due = outcome.graph, outcome.due
         self._outcome = outcome
         self._remember = outcome.records.append
         self._values = values  # of parameters, nodes and outputs, by name
         self._states = outcome.states
-        self._waits = [len(wired.reads) for wired in graph.nodes]
-        self._unfinished = len(graph.nodes)
+        if due is None:
+            self._waits = [len(wired.reads) for wired in graph.nodes]
+            self._unfinished = len(graph.nodes)
+        else:
+            values |= outcome.results
+            self._waits = [sum(one.node.name in due for one in wired.reads) for wired in graph.nodes]
+            self._unfinished = len(due)
         self._gathering: dict[str, Gathering] = {}
         self._running: dict[str, int] = {}  # name of node or item -> attempt
         self._lock = threading.Lock()
@@ -57,6 +62,8 @@ class Progress:
         self.stopped = False
         if log:
             log.add(Event("flow", outcome.started, flow=outcome.flow, data={"nodes": graph.reads}))
+            for record in outcome.records:  # of nodes that are not run again: whoever follows the log begins anew here
+                log.add(outcome.event(record))
             log.flush()
 
     def done(self) -> bool:
@@ -64,7 +71,12 @@ class Progress:
 
     def begin(self) -> list[Step]:
         """What is ready before anything has run."""
-        return [Step(wired, wired.node.name) for wired in self._outcome.graph.order if not wired.reads]
+        due = self._outcome.due
+        return [
+            Step(wired, wired.node.name)
+            for wired in self._outcome.graph.order
+            if not self._waits[wired.place] and (due is None or wired.node.name in due)
+        ]
 
     def start(self, step: Step) -> Mapping[str, Any] | None:
         """The arguments for this step, now running; None if nothing may start any more."""
@@ -164,7 +176,7 @@ class Progress:
                     self._states[name] = State.CANCELLED
                 self._record(name, State.CANCELLED, "interrupted", attempt)
             for name, state in self._states.items():
-                if state is State.PENDING:
+                if state is State.PENDING and (self._outcome.due is None or name in self._outcome.due):
                     self._states[name] = State.SKIPPED
                     self._record(name, State.SKIPPED, "interrupted before it started", 1)
         self.flush()
