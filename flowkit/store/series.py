@@ -41,7 +41,10 @@ def pass_on(connection: sa.Connection, id: str) -> None:
     free = _free(connection, id)
     if free > 0:
         first = sa.select(runs.c.id).where(_waiting(id)).order_by(runs.c.place).limit(free)
-        connection.execute(sa.update(runs).where(runs.c.id.in_(first.with_for_update())).values(place=None))
+        # Not as a subquery of the update: a plan that asks it again for each row skips those it has just updated,
+        # and lets more have their turn than are free. PostgreSQL chose one when its statistics were old.
+        chosen = connection.execute(first.with_for_update()).scalars().all()
+        connection.execute(sa.update(runs).where(runs.c.id.in_(chosen)).values(place=None))
 
 
 def hold(connection: sa.Connection, id: str) -> int:

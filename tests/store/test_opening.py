@@ -199,7 +199,7 @@ def test_a_file_without_leave_to_write_is_named(tmp_path: Path) -> None:
     Store.open(url).close()
     (tmp_path / "flowkit.db").chmod(0o444)
     tmp_path.chmod(0o555)
-    for folder in list(tmp_path.parents)[:2]:  # the test runner's own, closed to other users
+    for folder in list(tmp_path.parents)[:3]:  # the test runner's own, closed to other users
         folder.chmod(folder.stat().st_mode | 0o011)
     try:
         with unprivileged():

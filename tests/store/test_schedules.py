@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from flowkit.errors import Conflict
 from flowkit.model import CatchUp, Deployment, Ending, Overlap, Plan, Reason, Run, Schedule, Skip, State
 from flowkit.store import Store
 from flowkit.worker import cron
+from tests.servers import Databases
 from tests.store import given
 from tests.store.given import T0, TEXT, at
 
@@ -307,6 +309,30 @@ def test_a_queued_run_that_is_retried_waits_again(store: Store) -> None:
         finish(store, run)
 
     assert began == [second.id, third.id, first.id]
+
+
+def test_one_run_at_a_time_has_its_turn_whatever_plan_the_server_makes(postgres_databases: Databases) -> None:
+    plain = {"enable_hashjoin", "enable_mergejoin", "enable_hashagg", "enable_material", "enable_sort"}
+    avoided = "; ".join(f"SET {one} = off" for one in sorted(plain))
+
+    def plan_badly(connection: Any, _: object) -> None:
+        connection.execute(avoided)
+        connection.commit()
+
+    with postgres_databases.fresh() as url:
+        sa.event.listen(sa.Engine, "connect", plan_badly)
+        try:
+            with Store.open(url) as store:
+                queued(store, 4)
+                run = store.claim(["default"], "w1", now=at(300))
+                assert run is not None
+                finish(store, run)
+
+                ready = store.ready(["default"], now=at(300), limit=9)
+        finally:
+            sa.event.remove(sa.Engine, "connect", plan_badly)
+
+    assert ready == 1
 
 
 def test_a_schedule_that_is_made_to_queue_waits_for_the_run_from_before(store: Store) -> None:
