@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowkit.client import deploy, submit
+    from flowkit.client import deploy, submit, view
     from flowkit.errors import FlowkitError, GraphError, NodeFailed
     from flowkit.flow.current import current_run
     from flowkit.flow.flow import Flow
@@ -30,6 +30,7 @@ _HOMES = {
     "deploy": "flowkit.client",
     "submit": "flowkit.client",
     "value": "flowkit.flow.node",
+    "view": "flowkit.client",
 }
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "deploy",
     "submit",
     "value",
+    "view",
 ]
 
 

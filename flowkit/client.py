@@ -17,6 +17,7 @@ from flowkit.config import Config
 from flowkit.errors import Conflict, NotFound, Unavailable, UsageError
 from flowkit.events import Event, fold
 from flowkit.flow.current import current_run
+from flowkit.flow.recorded import Recorded
 from flowkit.model import (
     KEEP_FAILED,
     KEEP_SUCCEEDED,
@@ -423,6 +424,25 @@ def submit(
         raise UsageError(f"a run cannot submit {target}: kernels have no access to the store; do it from a shell")
     with Client(Config.from_env()) as client:
         return client.submit(target, parameters=parameters, key=key, policy=policy)
+
+
+def view(run: str, *, attempt: int | None = None) -> Recorded:
+    """A recorded run of the store as a graph, as the last line of a cell; how it stands now if it has not ended.
+
+    Args:
+        run: its id, or the beginning of it.
+        attempt: counted from 1; the newest if none is given.
+    """
+    if current_run() is not None:
+        raise UsageError(f"a run cannot view {run}: kernels have no access to the store; do it from a notebook")
+    with Client(Config.from_env()) as client:
+        found = client.store.run(run)
+        if attempt is not None and not 1 <= attempt <= found.attempt:
+            had = f"attempts 1 to {found.attempt}" if found.attempt > 1 else f"{found.attempt or 'no'} attempt so far"
+            raise UsageError(f"run {found.id} has {had}; there is no attempt {attempt}")
+        chosen = attempt or found.attempt
+        _, events = client.store.events(found.id, attempt=chosen, output=False)
+        return Recorded(found, chosen, events)
 
 
 def schedule(

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "server": (*SHARED, "store", "server"),
     "terminal": SHARED,
     "testing": (*SHARED, "worker.kernel"),
-    "client": (*SHARED, "flow.current", "store", "worker.broker", "worker.cron", "worker.kernels"),
+    "client": (*SHARED, "flow.current", "flow.recorded", "store", "worker.broker", "worker.cron", "worker.kernels"),
     "doctor": (*SHARED, "client", "worker.kernels", "worker.process"),
     "cli": ("*",),
     "__main__": ("cli",),

@@ -10,7 +10,7 @@ import itertools
 import textwrap
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -47,7 +47,13 @@ def picture(name: str, graph: Graph, outcome: Outcome | None) -> str:
     """The SVG of a graph, with the states of its last run for those nodes that have not been replaced since."""
     if not graph.nodes:
         return _notice(name, "no nodes yet: write @flow.node above a function")
-    states = _last_states(graph, outcome)
+    return drawn(name, graph, _last_states(graph, outcome))
+
+
+def drawn(name: str, graph: Graph, states: Mapping[str, NodeRun]) -> str:
+    """The SVG of a graph whose nodes stand as told; those of which nothing is told have no state."""
+    if not graph.nodes:
+        return _notice(name, "nothing is recorded of it")
     edges = sum(len(wired.reads) for wired in graph.nodes)
     if len(graph.nodes) > _MOST_NODES or edges > _MOST_EDGES:
         return _summary(name, graph, {key: run.state for key, run in states.items()}, edges)

@@ -147,9 +147,9 @@ class Outcome(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         lines = [self._headline()]
-        rows = _rows(self.nodes)
-        width = max((len(name) for name, *_ in rows), default=0)
-        lines += [f"  {name:<{width}}  {state:<9}  {took:>8}  {error}".rstrip() for name, state, took, error in rows]
+        table = rows(self.nodes)
+        width = max((len(name) for name, *_ in table), default=0)
+        lines += [f"  {name:<{width}}  {state:<9}  {took:>8}  {error}".rstrip() for name, state, took, error in table]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -157,7 +157,7 @@ class Outcome(Mapping[str, Any]):
             f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
             f"<td style='text-align:left;white-space:nowrap'>{_dot(state)} {state}</td><td>{took}</td>"
             f"<td style='text-align:left'>{html.escape(error)}</td></tr>"
-            for name, state, took, error in _rows(self.nodes)
+            for name, state, took, error in rows(self.nodes)
         )
         return (
             f"<div><p>{html.escape(self._headline())}</p><table><thead><tr><th style='text-align:left'>node</th>"
@@ -202,7 +202,7 @@ def seconds(span: float) -> str:
     return f"{int(span // 60)} min {int(span % 60)} s"
 
 
-def _rows(nodes: list[NodeRun]) -> list[tuple[str, str, str, str]]:
+def rows(nodes: list[NodeRun]) -> list[tuple[str, str, str, str]]:
     """The table, cut in the middle of nowhere interesting: failures are always shown."""
     kept = nodes
     if len(nodes) > _SHOWN:
@@ -210,10 +210,10 @@ def _rows(nodes: list[NodeRun]) -> list[tuple[str, str, str, str]]:
         rest = [node for node in nodes if node.state is not State.FAILED][: _SHOWN - len(telling)]
         chosen = {id(node) for node in [*telling, *rest]}
         kept = [node for node in nodes if id(node) in chosen]
-    rows = [(node.name, node.state.value, _took(node), node.error or "") for node in kept]
+    found = [(node.name, node.state.value, _took(node), node.error or "") for node in kept]
     if len(kept) < len(nodes):
-        rows.append((f"… {len(nodes) - len(kept)} more", "", "", ""))
-    return rows
+        found.append((f"… {len(nodes) - len(kept)} more", "", "", ""))
+    return found
 
 
 def _took(node: NodeRun) -> str:

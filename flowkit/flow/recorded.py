@@ -1,0 +1,111 @@
+"""A run as its events tell it: its graph, and how every node stood at any instant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from flowkit.events import Event, fold
+from flowkit.flow import draw
+from flowkit.flow.graph import Graph
+from flowkit.flow.node import Node, Port
+from flowkit.flow.outcome import rows, seconds
+from flowkit.model import NodeRun, Run, State
+
+
+class Recorded:
+    """One attempt of a run that the store has. As the last line of a cell it is drawn, as it ended or stands.
+
+    A run of several flows has a graph for each; in one of none, its code cells follow each other.
+    """
+
+    def __init__(self, run: Run, attempt: int, events: Sequence[Event]) -> None:
+        """
+        Args:
+            events: of that attempt, in order; output does not matter.
+        """
+        self.run = run
+        self.attempt = attempt
+        self.events = [event for event in events if event.kind != "output"]
+        #: flow -> node -> the nodes it reads. The flow of cells is called "".
+        self.graphs: dict[str, dict[str, list[str]]] = _graphs(self.events)
+        told = [event.at for event in self.events if event.flow in self.graphs]
+        ended = [run.finished.timestamp()] if self.ended and run.finished and attempt == run.attempt else []
+        #: When something changed, in seconds since 1970, ascending; the last is the end, if it has ended.
+        self.instants: list[float] = sorted({*told, *ended})
+
+    @property
+    def ended(self) -> bool:
+        """The attempt is over, for good or for the next one."""
+        return self.run.state.final or self.attempt < self.run.attempt
+
+    @property
+    def nodes(self) -> list[NodeRun]:
+        """How every node ended, or stands: states, times and errors. Items of a mapped node after it."""
+        return self.at(None)
+
+    def at(self, instant: float | datetime | None) -> list[NodeRun]:
+        """How every node stood at an instant, of ``instants`` or any other, in seconds since 1970; None: at the end."""
+        if isinstance(instant, datetime):
+            instant = instant.timestamp()
+        last = instant is None or not self.instants or instant >= self.instants[-1]
+        seen = self.events if last else [event for event in self.events if instant is None or event.at <= instant]
+        found = {(node.flow, node.name): node for node in fold(seen, ended=self.ended and last)}
+        # What was not declared yet waits, so that the graph stays the same while one moves through it.
+        declared = [(flow, name) for flow, nodes in self.graphs.items() for name in nodes]
+        waiting = {key: NodeRun(key[1], key[0]) for key in declared if key not in found}
+        return [node for node in (found | waiting).values() if node.flow in self.graphs]
+
+    def svg(self, instant: float | datetime | None = None, *, flow: str | None = None) -> str:
+        """The picture of one flow, the first if none is named, as it stood at an instant."""
+        chosen = next(iter(self.graphs), "") if flow is None else flow
+        runs = {node.name: node for node in self.at(instant) if node.flow == chosen}
+        return draw.drawn(f"{chosen or self.run.label} · {self._called}", self._graph(chosen), runs)
+
+    def _graph(self, flow: str) -> Graph:
+        mapped = {event.name.partition("[")[0] for event in self.events if event.flow == flow and "[" in event.name}
+        return Graph(
+            {
+                name: Node(
+                    name=name,
+                    function=_elsewhere,
+                    ports=tuple(Port(one, one) for one in reads),
+                    map=("item",) if name in mapped else (),
+                )
+                for name, reads in self.graphs.get(flow, {}).items()
+            }
+        )
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        if len(self.graphs) < 2:
+            return {"image/svg+xml": self.svg(), "text/plain": repr(self)}
+        pictures = "".join(f"<div>{self.svg(flow=flow)}</div>" for flow in self.graphs)
+        return {"text/html": pictures, "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        table = rows(self.nodes)
+        width = max((len(name) for name, *_ in table), default=0)
+        lines = [f"  {name:<{width}}  {state:<9}  {took:>8}  {error}".rstrip() for name, state, took, error in table]
+        return "\n".join([self._headline(), *lines])
+
+    @property
+    def _called(self) -> str:
+        return f"run {self.run.id[:8]}" + (f", attempt {self.attempt}" if self.run.attempt > 1 else "")
+
+    def _headline(self) -> str:
+        state = self.run.state if self.attempt == self.run.attempt else State.FAILED
+        span = f" in {seconds(self.instants[-1] - self.instants[0])}" if self.instants else ""
+        return f"{self.run.label} · {self._called}: {state.value}{span}"
+
+
+def _graphs(events: Sequence[Event]) -> dict[str, dict[str, list[str]]]:
+    found = {event.flow: dict(event.data["nodes"]) for event in events if event.kind == "flow"}
+    if found:
+        return found
+    cells = list(dict.fromkeys(f"cell {event.name}" for event in events if event.kind == "cell"))
+    return {"": {cell: cells[place - 1 : place] if place else [] for place, cell in enumerate(cells)}} if cells else {}
+
+
+def _elsewhere() -> Any:
+    """What stands for the functions of a run: they ran in a kernel that is gone."""
