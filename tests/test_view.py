@@ -78,7 +78,7 @@ def test_it_is_drawn_and_told_in_text(store):
     assert f"delays · run {run.id[:8]}" in bundle["image/svg+xml"]
     assert "2 s ✓" in bundle["image/svg+xml"]
     assert "running" in fk.view(run.id).svg(START + 3)
-    assert "→" not in bundle["image/svg+xml"], "nobody recorded a type"
+    assert "→ None" not in bundle["image/svg+xml"], "nobody recorded a type"
     headline, *rows = bundle["text/plain"].splitlines()
     assert headline == f"flights.ipynb · run {run.id[:8]}: failed in 8 s"
     assert " ".join(rows[-1].split()) == "report failed cut off: its kernel or worker stopped here"
