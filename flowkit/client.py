@@ -66,7 +66,7 @@ class Client:
             self.store = Store.open(config.database_url)
         except Unavailable as error:
             raise Unavailable(f"{error}; check {config.database_setting}") from error
-        self.broker = Broker(config)
+        self.broker = Broker(config, self.store.secret("messages"))
         self.artifacts = Artifacts(config.artifacts_url)
 
     def __enter__(self) -> Client:
@@ -176,14 +176,14 @@ class Client:
     ) -> Run:
         """Submit a run of a notebook (a path) or of a deployment (its name). It is stored when this returns.
 
+        A Redis that does not answer costs a warning and a second: workers find the run by looking.
+
         Args:
             parameters: laid over the deployment's own.
             key: submitting the same key again gives the run it has made already.
             name: what it is called, if not as its deployment or notebook.
             policy: fields of ``Policy`` that differ from the deployment's.
         """
-        # Before anything is stored: a wrong address should be told, not discovered by a run that starts late.
-        self.broker.check()
         deployment, text = self._target(target, parameters or {}, policy or {})
         run = Run.of(deployment, now=now(), key=key, name=name)
         stored, new = self.store.submit(run, text)
@@ -214,7 +214,6 @@ class Client:
             values: texts, read as the command line's are.
             only_failed: run the failed ones of these again, and nothing else.
         """
-        self.broker.check()
         deployment, at = self.store.deployment(name), now()
         notebook = self._notebook(name)
         runs = []
@@ -232,7 +231,8 @@ class Client:
         runs = [replace(run, series=id) for run in runs]
         found = self.store.backfill(wanted, runs, again=[again], only_again=only_failed, now=at)
         for run in runs[:concurrency]:  # a ring only says "look"
-            self.ring(run)
+            if not self.ring(run):
+                break  # neither would the others be heard, and each says so
         return found
 
     def follow_backfill(self, id: str, on_change: Callable[[Backfill], None]) -> Backfill:
@@ -256,8 +256,9 @@ class Client:
         self.artifacts.remove(f"runs/{found.id}")  # files first: without a row nobody would ever find them
         self.store.forget([found.id])
 
-    def ring(self, run: Run) -> None:
-        self.broker.ring(run.policy.queue, run.id, priority=run.policy.priority)
+    def ring(self, run: Run) -> bool:
+        """Wake a worker. False: the broker does not answer, which a warning has said."""
+        return self.broker.ring(run.policy.queue, run.id, priority=run.policy.priority)
 
     def values(self, target: str | Path, pairs: Mapping[str, str]) -> dict[str, Any]:
         """The command line's texts as values of the types that *target*'s parameters declare."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from flowkit.errors import UsageError
 
@@ -33,6 +33,19 @@ RUN_FOLDER = "FLOWKIT_RUN_FOLDER"
 
 
 @dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Who knows where Redis is, of ``redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME/DB?OPTION=…``.
+
+    User and password are those of Redis; the sentinels' own are the options sentinel_username and sentinel_password.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    service: str  #: what they call the master
+    master: str = field(repr=False)  #: its URL, but for its host, which only they know
+    login: dict[str, str] = field(repr=False)  #: username and password of the sentinels, if they have any
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The settings of this process. ``from_env`` gives the name, the meaning and the default of each."""
 
@@ -50,6 +63,11 @@ class Config:
         return "FLOWKIT_HOME" if self.database_url == _embedded_database(self.home) else "FLOWKIT_DATABASE_URL"
 
     @property
+    def sentinels(self) -> Sentinels | None:
+        """None: there is no Redis, or it is where its URL says."""
+        return _sentinels(self.redis_url) if self.redis_url and "+sentinel" in self.redis_url.split(":")[0] else None
+
+    @property
     def embedded(self) -> bool:
         """The store is a file: client, worker and dashboard share this machine."""
         return self.database_url.startswith("sqlite")
@@ -59,8 +77,9 @@ class Config:
         """
         FLOWKIT_HOME           folder of the embedded default; ~/.flowkit
         FLOWKIT_DATABASE_URL   SQLAlchemy URL of the store; SQLite in FLOWKIT_HOME
-        FLOWKIT_REDIS_URL      redis://, rediss:// or unix://; put together from REDIS_HOST, REDIS_PORT,
-                               REDIS_PASSWORD and REDIS_DB if only those are set; else SQLite in FLOWKIT_HOME
+        FLOWKIT_REDIS_URL      redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://; put together
+                               from REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and REDIS_DB if only those are set; else
+                               SQLite in FLOWKIT_HOME
         FLOWKIT_ARTIFACTS_URL  where executed notebooks go, any fsspec URL; a folder in FLOWKIT_HOME
         FLOWKIT_LEASE          seconds a worker may be silent before its runs are handed back; 15
         FLOWKIT_GRACE          seconds a stopping worker waits for its runs before it hands them back; 10
@@ -98,7 +117,8 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown; also one that is none, which an error is about to say."""
-    return re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)
+    url = re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&][^=&]*password)=[^&]*", r"\1=***", url, flags=re.IGNORECASE)
 
 
 def _embedded_database(home: Path) -> str:
@@ -117,10 +137,9 @@ def _database_url(env: Mapping[str, str], home: Path) -> str:
 def _redis_url(env: Mapping[str, str]) -> str | None:
     url = env.get("FLOWKIT_REDIS_URL")
     if url:
-        if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise UsageError(
-                f"FLOWKIT_REDIS_URL is {without_password(url)!r}; it must begin with redis://, rediss:// or unix://"
-            )
+        wrong = _wrong_redis_url(url)
+        if wrong:
+            raise UsageError(f"FLOWKIT_REDIS_URL is {without_password(url)!r}; {wrong}")
         return url
     host = env.get("REDIS_HOST")
     if not host:
@@ -128,6 +147,45 @@ def _redis_url(env: Mapping[str, str]) -> str | None:
     password = env.get("REDIS_PASSWORD")
     secret = f":{quote(password, safe='')}@" if password else ""
     return f"redis://{secret}{host}:{env.get('REDIS_PORT') or 6379}/{env.get('REDIS_DB') or 0}"
+
+
+_SENTINEL = re.compile(
+    r"redis(?P<tls>s?)\+sentinel://(?P<login>[^/]*@)?(?P<hosts>[^/?@]+)/(?P<service>[^/?]+)(/(?P<db>\d*))?(\?(?P<query>.*))?"
+)
+_SENTINEL_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?")
+
+
+def _wrong_redis_url(url: str) -> str | None:
+    """What it should be, if it cannot be one."""
+    scheme = url.split("://")[0]
+    if scheme in ("redis+sentinel", "rediss+sentinel"):
+        return None if _sentinels(url) else f"it must be {scheme}://HOST:PORT,HOST:PORT/NAME, with the master's name"
+    if scheme == url or scheme not in ("redis", "rediss", "unix"):
+        return "it must begin with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return f"it must be {scheme}://HOST:PORT/DB, with a port from 0 to 65535"
+    if scheme == "unix":
+        return None if parts.path else "it must be unix:///PATH, of Redis's socket"
+    return None if re.fullmatch(r"/?\d*", parts.path) else f"it must be {scheme}://HOST:PORT/DB, with a number as DB"
+
+
+def _sentinels(url: str) -> Sentinels | None:
+    found = _SENTINEL.fullmatch(url)
+    hosts = [_SENTINEL_HOST.fullmatch(one) for one in found["hosts"].split(",")] if found else [None]
+    if found is None or any(host is None or int(host[2] or 0) > 65535 for host in hosts):
+        return None
+    options = dict(parse_qsl(found["query"] or ""))
+    theirs = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    query = f"?{urlencode(options)}" if options else ""
+    return Sentinels(
+        hosts=tuple((host[1].strip("[]"), int(host[2] or 26379)) for host in hosts if host),
+        service=found["service"],
+        master=f"redis{found['tls']}://{found['login'] or ''}sentinel/{found['db'] or 0}{query}",
+        login={name: value for name, value in theirs.items() if value},
+    )
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

@@ -119,6 +119,13 @@ def _workers(client: Client) -> Iterator[Finding]:
     heard = {queue for worker in workers for queue in worker.queues}
     if workers:
         yield Finding("workers", Health.GOOD, f"{len(workers)} alive, on {', '.join(sorted(heard))}")
+    if dropped := sum(worker.dropped for worker in workers):
+        yield Finding(
+            "messages",
+            Health.WARNING,
+            f"workers dropped {dropped} messages that no flowkit of this store has sent",
+            "see who else writes there: protect Redis by a password, and give each store a database of its own",
+        )
     waiting = client.store.depth(now())
     deployed = {one.policy.queue for one in client.store.deployments() if not one.paused and one.schedule}
     for queue in sorted((set(waiting) | deployed) - heard):

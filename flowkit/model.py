@@ -415,6 +415,7 @@ class Worker:
     concurrency: int
     started: datetime
     seen: datetime  #: UTC; when it last said it lives. For people only: leases never read a wall clock
+    dropped: int = 0  #: messages it heard since it started that no flowkit of this store has sent
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -425,6 +426,7 @@ class Worker:
             "concurrency": self.concurrency,
             "started": iso(self.started),
             "seen": iso(self.seen),
+            "dropped": self.dropped,
         }
 
 

@@ -124,10 +124,13 @@ WHY = {
 
 
 def workers_table(workers: Iterable[Worker], at: datetime) -> Table:
-    table = Table("worker", "queues", ">concurrency", "started", ">seen")
-    for worker in workers:
+    found = list(workers)
+    forged = [">dropped"] if any(worker.dropped for worker in found) else []  # a column that is worth a look, or none
+    table = Table("worker", "queues", ">concurrency", "started", ">seen", *forged)
+    for worker in found:
         ago = f"{(at - worker.seen).total_seconds():.0f} s ago"
-        table.add(worker.id, ", ".join(worker.queues), str(worker.concurrency), local(worker.started), ago)
+        shown = [worker.id, ", ".join(worker.queues), str(worker.concurrency), local(worker.started), ago]
+        table.add(*shown, *([str(worker.dropped)] if forged else []))
     return table
 
 

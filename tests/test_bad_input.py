@@ -196,12 +196,14 @@ def test_a_database_that_does_not_answer(refused: Refused, good: Path, monkeypat
     assert "secret" not in told
 
 
-def test_a_redis_that_does_not_answer_refuses_the_run(refused: Refused, good: Path, monkeypatch) -> None:
-    monkeypatch.setenv("FLOWKIT_REDIS_URL", "redis://:secret@127.0.0.1:1/0")
+@pytest.mark.parametrize("url", ["http://:secret@cache", "redis://:secret@cache:port", "redis://:secret@cache?a=b"])
+def test_a_redis_url_that_is_none(refused: Refused, good: Path, monkeypatch, url: str) -> None:
+    monkeypatch.setenv("FLOWKIT_REDIS_URL", url)
 
     told = refused("run", good)
 
-    assert told.startswith("Redis at redis://:***@127.0.0.1:1/0 does not answer: ")
+    assert told.startswith(f"FLOWKIT_REDIS_URL is {url.replace('secret', '***')!r}")
+    monkeypatch.delenv("FLOWKIT_REDIS_URL")
     assert nothing_is_stored()
 
 

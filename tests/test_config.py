@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.config import KERNEL_VARIABLES, Config, kernel_environment, without_password
+from flowkit.config import KERNEL_VARIABLES, Config, Sentinels, kernel_environment, without_password
 from flowkit.errors import UsageError
 
 
@@ -44,7 +44,8 @@ def test_a_redis_url_of_another_scheme_is_refused_without_showing_its_password()
         Config.from_env({"FLOWKIT_REDIS_URL": "http://:secret@cache"})
 
     assert str(caught.value) == (
-        "FLOWKIT_REDIS_URL is 'http://:***@cache'; it must begin with redis://, rediss:// or unix://"
+        "FLOWKIT_REDIS_URL is 'http://:***@cache'; it must begin with redis://, rediss://, unix://, "
+        "redis+sentinel:// or rediss+sentinel://"
     )
 
 
@@ -86,3 +87,44 @@ def test_the_reference_lists_what_a_kernel_is_given() -> None:
 def test_a_password_is_never_shown() -> None:
     assert without_password("postgresql+psycopg://ada:s3@db:5432/x") == "postgresql+psycopg://ada:***@db:5432/x"
     assert without_password("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://cache:port", "'redis://cache:port'; it must be redis://HOST:PORT/DB, with a port from 0 to 65535"),
+        ("redis://:s3cret@cache:99999", "'redis://:***@cache:99999'; it must be redis://HOST:PORT/DB, with a port"),
+        ("rediss://cache/main", "'rediss://cache/main'; it must be rediss://HOST:PORT/DB, with a number as DB"),
+        ("unix://", "'unix://'; it must be unix:///PATH, of Redis's socket"),
+        ("redis", "'redis'; it must begin with redis://"),
+        ("redis+sentinel://a:1,b:2", "it must be redis+sentinel://HOST:PORT,HOST:PORT/NAME, with the master's name"),
+        ("redis+sentinel://:s3cret@a:x/main", "'redis+sentinel://:***@a:x/main'; it must be redis+sentinel://HOST"),
+        ("redis+sentinel://a:70000/main?sentinel_password=s3cret", "/main?sentinel_password=***'; it must be"),
+        ("redis+sentinel://a/main/db", "it must be redis+sentinel://"),
+        ("redis+sentinel://a,,b/main", "it must be redis+sentinel://"),
+    ],
+)
+def test_a_redis_url_that_cannot_be_one_is_refused_in_one_line(url: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Config.from_env({"FLOWKIT_REDIS_URL": url})
+
+    assert told in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sentinel_url_names_the_sentinels_the_master_and_how_to_log_in() -> None:
+    url = "rediss+sentinel://ada:p%40ss@a:1,b,[::1]:3/main/2?ssl_ca_certs=/ca.pem&sentinel_password=w%2Frd"
+    config = Config.from_env({"FLOWKIT_REDIS_URL": url})
+
+    assert config.sentinels == Sentinels(
+        hosts=(("a", 1), ("b", 26379), ("::1", 3)),
+        service="main",
+        master="rediss://ada:p%40ss@sentinel/2?ssl_ca_certs=%2Fca.pem",
+        login={"password": "w/rd"},
+    )
+    assert "p%40ss" not in repr(config.sentinels)
+    assert without_password(url) == (
+        "rediss+sentinel://ada:***@a:1,b,[::1]:3/main/2?ssl_ca_certs=/ca.pem&sentinel_password=***"
+    )
+    assert Config.from_env({"FLOWKIT_REDIS_URL": "redis://cache"}).sentinels is None

@@ -443,7 +443,12 @@ def test_a_deploying_cell_does_nothing_in_the_run_of_its_own_notebook(client: Cl
 
 
 def test_a_kernel_does_not_know_the_stores_address(client: Client, tmp_path: Path, monkeypatch) -> None:
-    path = write(tmp_path / "env.ipynb", "import os; print(sorted(n for n in os.environ if n.startswith('FLOWKIT_')))")
+    cell = """
+import os, pathlib
+print(sorted(name for name in os.environ if name.startswith('FLOWKIT_')), list(os.environ.values()))
+print([file.read_text() for file in pathlib.Path(os.environ['FLOWKIT_RUN_FOLDER']).iterdir() if file.is_file()])
+"""
+    path = write(tmp_path / "env.ipynb", cell)
     monkeypatch.setenv("FLOWKIT_ARTIFACTS_URL", str(tmp_path / "elsewhere"))
     with worker():
         ended = client.follow(client.submit(path).id, lambda *_: None)
@@ -451,6 +456,7 @@ def test_a_kernel_does_not_know_the_stores_address(client: Client, tmp_path: Pat
     assert ended.output.startswith(str(tmp_path / "elsewhere"))
     assert "DATABASE" not in outputs(ended.output)
     assert "REDIS" not in outputs(ended.output)
+    assert client.store.secret("messages").hex() not in outputs(ended.output)
 
 
 def _log(client: Client, run: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 
@@ -48,6 +49,8 @@ for command in (
 
 def main() -> None:
     """Exit codes: 0 succeeded, 1 notebook, 2 usage or setup, 3 crashed, 4 timeout, 130 interrupted or cancelled."""
+    if logging.lastResort is not None:  # a command warns in one line on stderr, as it fails; a worker logs
+        logging.lastResort.setFormatter(logging.Formatter("flowkit: %(message)s"))
     try:
         sys.exit(cli.main(prog_name="flowkit", standalone_mode=False) or 0)
     except FlowkitError as error:

@@ -270,4 +270,13 @@ workers = Table(
     Column("concurrency", Number, nullable=False),
     Column("started", Instant, nullable=False),
     Column("seen", Instant, nullable=False),
+    Column("dropped", Number, nullable=False),  # messages it heard that no flowkit of this store has sent
+)
+
+# Of the store's own processes; no API shows one, and no kernel can reach it.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("value", String, nullable=False),
 )

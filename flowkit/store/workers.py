@@ -26,10 +26,10 @@ class Workers(Database):
             connection.execute(known)
             connection.execute(sa.delete(workers).where(workers.c.seen < worker.seen - REMEMBERED))
 
-    def seen(self, worker_id: str, *, now: datetime) -> bool:
+    def seen(self, worker_id: str, *, now: datetime, dropped: int = 0) -> bool:
         """Note that the worker lives. False: it is not known (any more) and has to enrol again."""
         with self.writing() as connection:
-            statement = sa.update(workers).where(workers.c.id == worker_id).values(seen=now)
+            statement = sa.update(workers).where(workers.c.id == worker_id).values(seen=now, dropped=dropped)
             return connection.execute(statement).rowcount == 1
 
     def leave(self, worker_id: str) -> None:

@@ -1,19 +1,25 @@
 """The doorbell: a message names a run and means only "look". On Redis, or on a SQLite file where there is none.
 
 Huey loses what a killed consumer held, so nothing depends on a message: the store is the queue. A lost one costs the
-second until the next sweep, a doubled one costs a look at the store.
+second until the next sweep, a doubled one costs a look at the store. Whoever can write to Redis can make workers look,
+which is all that a message can ask for.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from hashlib import sha256
+from time import monotonic
 from typing import Any
 
 import redis
+import redis.sentinel
 from huey.api import Huey
 from huey.constants import EmptyData
 from huey.exceptions import HueyException
@@ -21,8 +27,8 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BaseStorage, PriorityRedisStorage, SqliteStorage
 
-from flowkit.config import Config, without_password
-from flowkit.errors import Unavailable
+from flowkit.config import Config, Sentinels, without_password
+from flowkit.errors import Unavailable, UsageError
 
 log = logging.getLogger("flowkit.broker")
 
@@ -33,18 +39,31 @@ LISTEN = 1.0
 #: Seconds between two looks into the SQLite file of an idle worker: what a ring may be late.
 POLL = 0.1
 
-#: What hearing a queue may raise: the broker is down, or its message is not one of ours.
-UNHEARD = (redis.RedisError, sqlite3.Error, OSError, ValueError, HueyException)
+#: Seconds between two lines about messages that are dropped.
+TOLD = 60.0
+
+#: What hearing a queue may raise when the broker is down.
+UNHEARD = (redis.RedisError, sqlite3.Error, OSError, HueyException)
 
 
 class Broker:
     """Rings queues, and makes the Huey that a worker listens with. Thread-safe."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, secret: bytes) -> None:
+        """
+        Args:
+            secret: what the processes of one store sign their messages with.
+
+        Raises:
+            UsageError: an option of the Redis URL is none.
+        """
+        self.dropped = 0  #: messages heard that nobody of our store has sent
         self._config = config
         self._lanes: dict[str, BaseStorage] = {}
-        self._serializer = LookSerializer()
+        self._serializer = LookSerializer(secret)
         self._lock = threading.Lock()
+        self._pool = None if config.redis_url is None else _pool(config)
+        self._told = 0.0
 
     @property
     def address(self) -> str:
@@ -78,7 +97,8 @@ class Broker:
         try:
             self._lane(queue).enqueue(self._serializer.serialize(_message(run)), priority)
         except (redis.RedisError, sqlite3.Error, OSError) as error:
-            log.warning("%s does not answer (%s); workers find the run by looking", self.address, _reason(error))
+            what = f"Redis at {self.address}" if self._pool else self.address
+            log.warning("%s does not answer: %s; workers find the run within seconds by looking", what, _reason(error))
             return False
         return True
 
@@ -99,6 +119,15 @@ class Broker:
 
         return huey
 
+    def drop(self, forged: Dropped) -> None:
+        """Count a message that is none of ours, and say so now and then."""
+        with self._lock:
+            self.dropped += 1
+            tell = self.dropped == 1 or monotonic() - self._told >= TOLD
+            self._told = monotonic() if tell else self._told
+        if tell:
+            log.warning("dropped %s from %s; %d so far", forged, self.address, self.dropped)
+
     def _lane(self, queue: str) -> BaseStorage:
         with self._lock:
             if queue not in self._lanes:
@@ -110,34 +139,80 @@ class Broker:
             self._config.home.mkdir(parents=True, exist_ok=True)
             # Not synced: after a power cut the store still has every run, and the sweep finds it.
             return SqliteStorage(name, filename=str(self._config.home / "queue.db"), fsync=False)
-        pool = redis.ConnectionPool.from_url(
-            self._config.redis_url,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            socket_timeout=LISTEN + CONNECT_TIMEOUT,
-            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
-            health_check_interval=30,
-        )
-        return PriorityRedisStorage(name, connection_pool=pool, read_timeout=LISTEN, clean_name=False)
+        return PriorityRedisStorage(name, connection_pool=self._pool, read_timeout=LISTEN, clean_name=False)
+
+
+def _pool(config: Config) -> redis.ConnectionPool:
+    """Nobody waits for a dead Redis, and nothing is tried twice: the sweep finds what was not heard."""
+    assert config.redis_url is not None
+    patience: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_timeout": LISTEN + CONNECT_TIMEOUT,
+        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+        "health_check_interval": 30,
+    }
+    try:
+        if config.sentinels is None:
+            pool = redis.ConnectionPool.from_url(config.redis_url, **patience)
+        else:
+            pool = _pool_by_sentinel(config.sentinels, patience)
+        pool.connection_class(**pool.connection_kwargs)  # connects to nothing, and knows its options
+    except (ValueError, TypeError) as error:
+        shown = without_password(config.redis_url)
+        raise UsageError(f"FLOWKIT_REDIS_URL is {shown!r}, with an option that Redis does not know: {error}") from error
+    return pool
+
+
+def _pool_by_sentinel(sentinels: Sentinels, patience: dict[str, Any]) -> redis.ConnectionPool:
+    """Each new connection asks the sentinels who the master is; one that broke is never used again."""
+    options = redis.connection.parse_url(sentinels.master)  # type: ignore[no-untyped-call]
+    del options["host"]
+    if options.pop("connection_class", None) is not None:
+        options["ssl"] = True
+    told = {name: value for name, value in options.items() if name.startswith("ssl")} | sentinels.login | patience
+    manager = redis.sentinel.Sentinel(sentinels.hosts, sentinel_kwargs=told)  # type: ignore[no-untyped-call]
+    pool = redis.sentinel.SentinelConnectionPool
+    return pool(sentinels.service, manager, **patience, **options)  # type: ignore[no-untyped-call]
+
+
+class Dropped(ValueError):
+    """What was heard is none of ours."""
 
 
 class LookSerializer(Serializer):
-    """``{"v":1,"run":"…"}``, and nothing else. Huey's own is pickle: whoever writes to Redis runs code in a worker."""
+    """``{"v":2,"look":"RUN","mac":"…"}``, and nothing else. Huey's own is pickle: who writes to Redis runs code.
 
-    SIZE = 1024  #: bytes; a message is some 60
+    It names no task and no arguments but the run, so there is nothing that a message could choose. A message sent
+    again, by whomever, makes a worker look again.
+    """
+
+    VERSION = 2  #: those of version 1 were not signed, and are dropped: the sweep finds their runs
+    SIZE = 256  #: bytes; a message is 130
+    RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+    def __init__(self, secret: bytes) -> None:
+        super().__init__()
+        self._secret = secret
 
     def _serialize(self, message: Message) -> bytes:
-        return json.dumps({"v": 1, "run": message.args[0]}, separators=(",", ":")).encode()
+        return self._signed(message.args[0])
 
     def _deserialize(self, data: bytes) -> Message:
+        """Raises Dropped unless it is, byte for byte, what we would have sent."""
         run: Any = None
         if len(data) <= self.SIZE:
             try:
-                run = json.loads(data)["run"]
+                run = json.loads(data)["look"]
             except (ValueError, TypeError, KeyError, RecursionError):
                 run = None
-        if not isinstance(run, str):
-            raise ValueError(f"a message of {len(data)} bytes that no flowkit has sent; dropped")
+        if not isinstance(run, str) or not self.RUN.fullmatch(run) or not hmac.compare_digest(self._signed(run), data):
+            raise Dropped(f"a message of {len(data)} bytes that no flowkit of this store has sent")
         return _message(run)
+
+    def _signed(self, run: str) -> bytes:
+        body = f'{{"v":{self.VERSION},"look":{json.dumps(run)}'
+        mac = hmac.new(self._secret, body.encode(), sha256).hexdigest()
+        return f'{body},"mac":"{mac}"}}'.encode()
 
 
 def _message(run: str) -> Message:

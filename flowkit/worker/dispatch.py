@@ -25,7 +25,7 @@ from flowkit.worker.kernel import Order, Stop, run_notebook
 
 log = logging.getLogger("flowkit.worker")
 
-Ring = Callable[[Run], None]
+Ring = Callable[[Run], object]
 
 Execute = Callable[..., Ending]  #: as ``run_notebook``
 
@@ -253,9 +253,9 @@ class Dispatcher:
 
     # -- coming and going ---------------------------------------------------------------------------------------------
 
-    def seen(self, at: datetime) -> None:
-        if not self._store.seen(self.worker.id, now=at):
-            self._store.enrol(replace(self.worker, seen=at))
+    def seen(self, at: datetime, *, dropped: int = 0) -> None:
+        if not self._store.seen(self.worker.id, now=at, dropped=dropped):
+            self._store.enrol(replace(self.worker, seen=at, dropped=dropped))
 
     def prune(self) -> None:
         """Forget the oldest runs beyond their deployment's retention, files first: a row without files can be pruned

@@ -19,7 +19,7 @@ from huey.consumer import Worker as Listener
 
 from flowkit.errors import Unavailable
 from flowkit.model import Worker, now
-from flowkit.worker.broker import POLL, UNHEARD, Broker
+from flowkit.worker.broker import POLL, UNHEARD, Broker, Dropped
 from flowkit.worker.dispatch import Dispatcher
 
 log = logging.getLogger("flowkit.worker")
@@ -54,7 +54,8 @@ def serve(dispatcher: Dispatcher, broker: Broker, *, concurrency: int, grace: fl
     bell = _Bell()
     huey = broker.listen(dispatcher.worker.queues, dispatcher.look)
     pulse = threading.Thread(target=_pulse, args=(dispatcher,), name="pulse", daemon=True)
-    consumer = _Consumer(huey, dispatcher, bell, workers=concurrency, grace=grace)
+    parts = {"dispatcher": dispatcher, "broker": broker, "bell": bell}
+    consumer = _Consumer(huey, parts, workers=concurrency, grace=grace)
     pulse.start()
     threading.Thread(target=_fence, args=(dispatcher,), name="fence", daemon=True).start()
     consumer.run()
@@ -103,21 +104,24 @@ class _Listener(Listener):
     """Hears a message, or the sweep's bell, and looks."""
 
     bell: _Bell
+    broker: Broker
     dispatcher: Dispatcher
 
     def loop(self, now: Any = None) -> None:
+        message, quiet = None, False
         try:
             message = self.huey.dequeue()
-        except UNHEARD as error:
-            # The broker is down, or somebody wrote to it what flowkit did not send. The sweep goes on either way.
+            quiet = message is None
+        except Dropped as forged:  # however many there are, the sweep's bell is answered in between
+            self.broker.drop(forged)
+        except UNHEARD as error:  # the sweep goes on
             log.warning("cannot hear the broker: %s", error)
-            message = None
             self.stop_flag.wait(1.0)
         if message is not None:
             self.huey.execute(message)
         if self.bell.answered():
             self.dispatcher.look()
-        if message is None and not self.huey.storage.blocking:
+        if quiet and not self.huey.storage.blocking:
             self.stop_flag.wait(POLL)
 
 
@@ -129,6 +133,7 @@ class _Sweeper(Scheduler):
     """
 
     bell: _Bell
+    broker: Broker
     dispatcher: Dispatcher
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -151,18 +156,18 @@ class _Sweeper(Scheduler):
         self.bell.ring(self.dispatcher.ready(now()))
         if at - self._seen >= SEEN:
             self._seen = at
-            self.dispatcher.seen(now())
+            self.dispatcher.seen(now(), dropped=self.broker.dropped)
         if at - self._pruned >= PRUNE:
             self._pruned = at
             self.dispatcher.prune()
 
 
 class _Consumer(Consumer):
-    def __init__(self, huey: Huey, dispatcher: Dispatcher, bell: _Bell, *, workers: int, grace: float) -> None:
-        self._dispatcher = dispatcher
-        self._bell = bell
-        self.worker_class = type("Listener", (_Listener,), {"dispatcher": dispatcher, "bell": bell})
-        self.scheduler_class = type("Sweeper", (_Sweeper,), {"dispatcher": dispatcher, "bell": bell})
+    def __init__(self, huey: Huey, parts: dict[str, Any], *, workers: int, grace: float) -> None:
+        """*parts*: what its threads know, whom Huey makes."""
+        self._dispatcher: Dispatcher = parts["dispatcher"]
+        self.worker_class = type("Listener", (_Listener,), parts)
+        self.scheduler_class = type("Sweeper", (_Sweeper,), parts)
         super().__init__(huey, workers=workers, periodic=False, shutdown_timeout=grace)
         # Ctrl-C, a service manager's stop and a closed terminal mean the same here; `nohup` ignores the last.
         ending = [signal.SIGINT, signal.SIGTERM]

@@ -138,6 +138,12 @@ def upgrade() -> None:
         sa.Column("concurrency", sa.Integer, nullable=False),
         sa.Column("started", INSTANT, nullable=False),
         sa.Column("seen", INSTANT, nullable=False),
+        sa.Column("dropped", sa.Integer, nullable=False),
+    )
+    op.create_table(
+        "secrets",
+        sa.Column("name", NAME, primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
     )
 
 
