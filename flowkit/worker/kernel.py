@@ -17,7 +17,7 @@ from flowkit.model import Cause, CurrentRun, Ending, State, epoch, now
 from flowkit.worker import kernels
 from flowkit.worker.executed import Cell, Executed
 from flowkit.worker.outputs import Outputs
-from flowkit.worker.process import SHUTDOWN, KernelProcess, Message
+from flowkit.worker.process import SHUTDOWN, Died, KernelProcess, Message
 from flowkit.worker.reporter import Reporter
 
 #: Seconds a kernel may take until it answers.
@@ -122,6 +122,8 @@ class _Execution:
                 ending = self._execute()
             except SetupError as error:
                 ending = Ending(State.FAILED, Cause.SETUP, str(error))
+            except Died as death:
+                ending = Ending(State.FAILED, Cause.CRASHED, f"kernel died while it started ({death})")
             except _Ended as ended:
                 ending = ended.ending
             executed.finish(ending, now(), cell=self._cell)
@@ -173,6 +175,8 @@ class _Execution:
                 raise _Ended(halt.ending("before its kernel was up")) from None
             if not self._kernel.alive:
                 self._kernel.kill()
+                if self._kernel.was_killed:  # by somebody, or for lack of memory: it may start well the next time
+                    raise Died(self._kernel.death())
                 words = (self._kernel.last_words().splitlines() or [""])[-1]
                 raise SetupError(f"kernel {name!r} did not start ({self._kernel.death()}){words and ': ' + words}")
             if time.monotonic() > limit:

@@ -73,6 +73,10 @@ class Message:
     body: dict[str, Any]  #: the whole message as nbclient wants it
 
 
+class Died(Exception):
+    """A signal ended the kernel before it was one. The message says which."""
+
+
 @functools.cache
 def isolation() -> Isolation:
     """The best there is on this machine for this user; found out by trying it, once."""
@@ -170,6 +174,8 @@ class KernelProcess:
         self._exit.callback(self.kill)
         if self._isolation != "group" and not os.read(self._report, 1):
             self.kill()
+            if self.was_killed:
+                raise Died(self.death())
             raise SetupError(f"no kernel could be started in a {self._isolation}: {self.last_words()}")
         # Tells of the death at once, and without reaping it: until then the id cannot be anybody else's.
         self._pidfd = self._open_pidfd() if hasattr(os, "pidfd_open") else None
@@ -286,6 +292,11 @@ class KernelProcess:
         self._code = int(told) if told.strip() else self._process.returncode
         if self._pidfd is not None and self._pidfd in self._poller:
             self._poller.unregister(self._pidfd)  # tells nothing new, and would end every wait
+
+    @property
+    def was_killed(self) -> bool:
+        """By a signal, and so by nothing it said or did wrong. Only after ``kill``."""
+        return self._code < 0
 
     def death(self) -> str:
         """How it ended, for people: ``killed by signal 9``, ``exit code 1``. Only after ``kill``."""

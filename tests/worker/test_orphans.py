@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
+import psutil
 import pytest
 
 from flowkit.model import Cause, Ending, State
@@ -286,6 +287,19 @@ def test_how_a_kernel_died_is_told_truthfully(isolation: Isolation, tmp_path: Pa
     ending = Execution(tmp_path).run(f"import os, signal; {cell}")
 
     assert ending == Ending(State.FAILED, Cause.CRASHED, f"kernel died in cell 1 ({how})")
+
+
+@pytest.mark.parametrize("victim", [0, -1], ids=["what keeps it", "itself"])
+def test_a_kernel_killed_while_it_starts_has_crashed(isolation: Isolation, tmp_path: Path, victim: int) -> None:
+    """Unlike one that ends by itself, which cannot start here."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(Execution(tmp_path).run, "1", kernel="slow")
+        until((tmp_path / "ready").exists)
+        psutil.Process().children(recursive=True)[victim].kill()
+        ending = running.result()
+
+    assert ending == Ending(State.FAILED, Cause.CRASHED, "kernel died while it started (killed by signal 9)")
+    assert left_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("others", [0, 1])
