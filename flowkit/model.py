@@ -40,7 +40,8 @@ class State(StrEnum):
 
 
 #: What a run may become. A store's every change of state is ``UPDATE … WHERE state IN (sources of the target)``.
-#: running -> pending is a retry, a rescue from a dead worker or a drain; failed -> pending is a person's retry.
+#: running -> pending is a retry, a rescue from a dead worker or a drain; failed -> pending is a person's retry. A
+#: running run that is cancelled stays running (``Run.cancelling``) until nothing of its kernel lives.
 MOVES: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset({State.RUNNING, State.CANCELLED}),
     State.RUNNING: frozenset({State.PENDING, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
@@ -81,7 +82,7 @@ class Overlap(StrEnum):
 
     SKIP = "skip"  # it does not run
     QUEUE = "queue"  # it waits until the earlier ones have ended
-    CANCEL_RUNNING = "cancel-running"  # the earlier ones are cancelled
+    CANCEL_RUNNING = "cancel-running"  # the earlier ones are cancelled; it waits until they have ended
     ALLOW = "allow"  # both run
 
 
@@ -247,6 +248,7 @@ class Run:
     attempt: int = 0  #: grows at each claim; every write of a worker carries it as its fencing token
     last_attempt: int = 1  #: a failure of this attempt is final
     crashes: int = 0  #: attempts lost with their worker
+    cancelling: bool = False  #: somebody has cancelled it, and it runs until its kernel is gone: it will be cancelled
     worker: str | None = None  #: who has claimed it, or had it last
     available: datetime | None = None  #: UTC; not to be claimed before, None: at once
     started: datetime | None = None  #: UTC; of the newest attempt, None until claimed
@@ -301,6 +303,7 @@ class Run:
             "version": self.version,
             "notebook": self.notebook,
             "state": self.state.value,
+            "cancelling": self.cancelling,
             "cause": self.cause and self.cause.value,
             "attempt": self.attempt,
             "queue": self.policy.queue,

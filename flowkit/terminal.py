@@ -45,6 +45,11 @@ def state(of: State) -> Text:
     return Text(f"{mark} {of}", style=style)
 
 
+def standing(run: Run) -> Text:
+    """Its state; of one that is to be cancelled, that too."""
+    return state(run.state) + Text(", cancelling", style="yellow") if run.cancelling else state(run.state)
+
+
 def runs_table(runs: Iterable[Run]) -> Table:
     """In the order given."""
     table = Table("run", "deployment", "state", ">attempt", "created", ">duration", below="error")
@@ -52,7 +57,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
         table.add(
             run.id[:8],
             run.label,
-            state(run.state),
+            standing(run),
             str(run.attempt),
             local(run.created),
             duration(run.started, run.finished),
@@ -65,7 +70,7 @@ def results_table(runs: Iterable[Run]) -> Table:
     """Runs of one deployment, told apart by their parameters, with where their executed notebooks are."""
     table = Table("run", "parameters", "state", ">duration", below="output")
     for run in runs:
-        table.add(run.id[:8], parameters(run), state(run.state), duration(run.started, run.finished), below=run.output)
+        table.add(run.id[:8], parameters(run), standing(run), duration(run.started, run.finished), below=run.output)
     return table
 
 
@@ -155,7 +160,7 @@ def backfill_table(backfill: Backfill, runs: Iterable[Run]) -> Table:
     for run in runs:
         value = str(run.parameters.get(backfill.parameter))
         spent = duration(run.started, run.finished)
-        table.add(value, run.id[:8], state(run.state), str(run.attempt), spent, below=run.error)
+        table.add(value, run.id[:8], standing(run), str(run.attempt), spent, below=run.error)
     return table
 
 
@@ -213,7 +218,7 @@ def run_details(run: Run) -> Group:
         "run": run.id,
         "deployment": f"{run.deployment} (version {run.version})" if run.deployment else None,
         "notebook": run.notebook,
-        "state": state(run.state),
+        "state": standing(run),
         "cause": run.cause,
         "error": run.error and Text(run.error, style="red"),
         "attempt": f"{run.attempt} of at most {run.last_attempt}",

@@ -88,7 +88,7 @@ class Judge:
         self.states: dict[str, State] = {}
         self.attempts: dict[str, int] = {}
         self.owners: dict[str, Process] = {}
-        self.by_hand: set[str] = set()  #: cancelled or retried by a person
+        self.cancelling: set[str] = set()  #: running, and cancelled by a person
         self.crashes: Counter[str] = Counter()
         self.kernels: list[Kernel] = []
         self.counts: Counter[str] = Counter()
@@ -116,17 +116,26 @@ class Judge:
 
     def _record(self, _: Process, args: tuple[Any, ...], ours: bool, at: float) -> None:
         if ours:
-            self._holds(args, "events", State.RUNNING, State.CANCELLED)
+            self._holds(args, "events")
 
-    def _release(self, _: Process, args: tuple[Any, ...], ours: bool, at: float) -> None:
-        if ours:
+    def _release(self, _: Process, args: tuple[Any, ...], after: Run | None, at: float) -> None:
+        if after is not None:
             self._holds(args, "a release")
-            self.states[args[0]] = State.PENDING
+            self._ends(after, at)
 
     def _finish(self, _: Process, args: tuple[Any, ...], after: Run | None, at: float) -> None:
         if after is not None:
             self._holds(args, "an ending")
-            self.states[after.id] = after.state
+            self._ends(after, at)
+
+    def _ends(self, after: Run, at: float) -> None:
+        """The attempt has."""
+        wanted = after.id in self.cancelling
+        self._expect((after.state is State.CANCELLED) is wanted, f"{after.id} is {after.state}; cancelled: {wanted}")
+        self.cancelling.discard(after.id)
+        runs_on = any(kernel.run == after.id and not stopped(kernel, at) for kernel in self.kernels)
+        self._expect(not runs_on, f"{after.id} is {after.state} while its kernel runs")
+        self.states[after.id] = after.state
 
     def _rescue(self, _: Process, args: tuple[Any, ...], after: Run | None, at: float) -> None:
         if after is None:
@@ -140,22 +149,23 @@ class Judge:
         self.counts["rescued"] += 1
         self.crashes[after.id] += 1
         self._expect(self.crashes[after.id] <= MAX_CRASHES, f"{after.id} was tried after {MAX_CRASHES} crashes")
-        self.states[after.id] = after.state
+        self._ends(after, at)
 
     def _cancel(self, _: Process, args: tuple[Any, ...], after: Run, at: float) -> None:
-        self.by_hand.add(after.id)
         self._expect(not self.states[after.id].final, f"{after.id} was cancelled after its end")
-        self.states[after.id] = after.state
+        self.counts["cancelled"] += 1
+        self.cancelling.add(after.id)
+        if after.state is not State.RUNNING:
+            self._ends(after, at)
 
     def _retry(self, _: Process, args: tuple[Any, ...], after: Run, at: float) -> None:
-        self.by_hand.add(after.id)
         self._expect(self.states[after.id] in (State.FAILED, State.CANCELLED), f"{after.id} was retried")
         self.states[after.id] = after.state
         self.crashes[after.id] = 0
 
     def begins(self, kernel: Kernel, at: float) -> None:
         for other in self.kernels:
-            if other.run == kernel.run and kernel.run not in self.by_hand:
+            if other.run == kernel.run:
                 two = f"{kernel.run} has two kernels, attempts {other.attempt} and {kernel.attempt}"
                 self._expect(stopped(other, at), two)
         self.kernels.append(kernel)
@@ -164,9 +174,9 @@ class Judge:
         if kernel in self.kernels:
             self.kernels.remove(kernel)
 
-    def _holds(self, args: tuple[Any, ...], what: str, *states: State) -> None:
+    def _holds(self, args: tuple[Any, ...], what: str) -> None:
         run, attempt = args[:2]
-        held = self.attempts[run] == attempt and self.states[run] in (states or (State.RUNNING,))
+        held = self.attempts[run] == attempt and self.states[run] is State.RUNNING
         self._expect(held, f"{what} of attempt {attempt} of {run} was taken; it is {self.states[run]}")
 
     def _expect(self, holds: bool, otherwise: str) -> None:

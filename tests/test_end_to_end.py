@@ -216,11 +216,16 @@ def test_a_run_under_way_is_cancelled_within_seconds_and_stays_so(client: Client
     with worker():
         eventually(lambda: "on" in _log(client, run.id))
         assert _processes_of(run.id)
-        told = answer("cancel", run.id)
-        eventually(lambda: not _processes_of(run.id), seconds=10)
+        told = flowkit("cancel", run.id).stdout
+        asked = answer("show", run.id)
+        eventually(lambda: client.store.run(run.id).state is State.CANCELLED, seconds=10)
+        left = _processes_of(run.id)
         again = flowkit("cancel", run.id)
 
-    assert told["state"] == "cancelled"
+    assert told == f"run {run.id} is being cancelled; its kernel ends within seconds\n"
+    assert asked["cancelling"] or asked["state"] == "cancelled"
+    assert left == []
+    assert "KeyboardInterrupt" in Path(client.store.run(run.id).output or "").read_text()
     assert client.store.run(run.id).state is State.CANCELLED
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "is cancelled" in again.stderr

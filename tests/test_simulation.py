@@ -109,17 +109,25 @@ def a_worker_that_does_not_fence_itself(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Dispatcher, "fence", lambda self: None)
 
 
-@caught_by("was cancelled|it is cancelled|is succeeded, and was cancelled")
-def an_ending_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
+@caught_by("cancelled: True")
+def an_ending_that_forgets_the_cancel(patch: pytest.MonkeyPatch) -> None:
     finish = Store.finish
 
-    def late(self: Store, run: str, attempt: int, ending: Ending, *, now: datetime) -> Run | None:
-        with self.writing() as connection:
-            cancelled = runs.c.id == run, runs.c.attempt == attempt, runs.c.state == State.CANCELLED.value
-            connection.execute(sa.update(runs).where(*cancelled).values(state=State.RUNNING.value, finished=None))
+    def deaf(self: Store, run: str, attempt: int, ending: Ending, *, now: datetime) -> Run | None:
+        if ending.state is not State.CANCELLED:
+            with self.writing() as connection:
+                connection.execute(sa.update(runs).where(runs.c.id == run).values(cancelling=False))
         return finish(self, run, attempt, ending, now=now)
 
-    patch.setattr(Store, "finish", late)
+    patch.setattr(Store, "finish", deaf)
+
+
+@caught_by("is cancelled while its kernel runs")
+def a_cancel_that_does_not_wait_for_the_kernel(patch: pytest.MonkeyPatch) -> None:
+    def cancelled(now: datetime) -> Any:
+        return store_runs._move(State.CANCELLED).values(finished=now, available=None)
+
+    patch.setattr(store_runs, "_cancelled", cancelled)
 
 
 @caught_by("firings became")

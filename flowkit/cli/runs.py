@@ -71,9 +71,16 @@ def cancel(run: str, as_json: bool) -> None:
             [found] = client.store.backfills(run)
             count = client.store.cancel_backfill(run, now=now())
             [found] = client.store.backfills(run)
-            return print_json(found.to_json()) if as_json else click.echo(f"{count} runs of {run} are cancelled")
+            if as_json:
+                return print_json(found.to_json())
+            ending = found.counts.get(State.RUNNING, 0)
+            later = f"; {ending} of them run until their kernels have ended, within seconds" if ending else ""
+            return click.echo(f"{count} runs of {run} are cancelled{later}")
         cancelled = client.cancel(run)
-        return _print_run(client, cancelled) if as_json else click.echo(f"run {cancelled.id} is cancelled")
+        if as_json:
+            return _print_run(client, cancelled)
+        how = "being cancelled; its kernel ends within seconds" if cancelled.cancelling else "cancelled"
+        return click.echo(f"run {cancelled.id} is {how}")
 
 
 @click.command()
@@ -177,6 +184,8 @@ def _follow(client: Client, run: Run) -> Run:
 def _exit_code(run: Run) -> int:
     if run.state is State.SUCCEEDED:
         return 0
+    if run.state is State.CANCELLED:
+        return INTERRUPTED  # whatever an attempt before has failed of
     return EXIT_CODES[run.cause] if run.cause else INTERRUPTED
 
 

@@ -71,7 +71,7 @@ class Backfills(Database):
             return [to_run(row) for row in connection.execute(query)]
 
     def cancel_backfill(self, id: str, *, now: datetime) -> int:
-        """Cancel those of its runs that have not ended. How many those were."""
+        """Cancel those of its runs that have not ended, as ``cancel`` does. How many those were."""
         with self.writing() as connection:
             hold(connection, id)  # nobody's turn comes before all that wait are cancelled
             cancelled = cancel_runs(connection, sa.and_(runs.c.series == id, runs.c.place.is_not(None)), now=now)

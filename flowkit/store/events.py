@@ -19,10 +19,9 @@ class Events(Database):
     def record(self, run: str, attempt: int, what: Sequence[Event], *, output: str | None = None) -> bool:
         """Append events of the attempt, in order, and say where its executed notebook lies if *output* is given.
 
-        False: the run is no longer ours and nothing was stored. A cancelled run's worker may still say its last words.
+        False: the run is no longer ours and nothing was stored.
         """
-        states = (State.RUNNING, State.CANCELLED)
-        ours = runs.c.id == run, runs.c.attempt == attempt, runs.c.state.in_(states)
+        ours = runs.c.id == run, runs.c.attempt == attempt, runs.c.state == State.RUNNING.value
         with self.writing() as connection:
             # The row's lock keeps a second writer of the same attempt from taking the same number.
             if connection.execute(sa.select(runs.c.id).where(*ours).with_for_update(key_share=True)).first() is None:

@@ -1,6 +1,6 @@
 """Runs: submitted, claimed, kept alive, ended; and read.
 
-A worker's every write names the attempt it claimed, the fencing token: once the run is cancelled, rescued or handed
+A worker's every write names the attempt it claimed, the fencing token: once the run has ended, was rescued or handed
 back, the answer is False or None, and nothing has changed.
 """
 
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -44,6 +44,15 @@ ORDERED: Mapping[str, sa.ColumnElement[Any]] = {
 }
 
 Statement = TypeVar("Statement", sa.Update, sa.Select[Any])
+
+
+class Beat(NamedTuple):
+    """What a running run's row says of it."""
+
+    run: str
+    attempt: int
+    number: int  #: how often the attempt has said that it lives
+    cancelling: bool
 
 
 class Runs(Database):
@@ -103,19 +112,24 @@ class Runs(Database):
             return connection.execute(ours).rowcount == 1
 
     def finish(self, run: str, attempt: int, ending: Ending, *, now: datetime) -> Run | None:
-        """End the attempt: succeeded, failed, or pending again if it may be retried. None: it is no longer ours.
+        """End the attempt, when nothing of its kernel lives any more. None: it is no longer ours.
 
         A failed attempt is retried unless it was the last one or could not begin (cause ``setup``); the first retry
-        waits the policy's backoff, each further one twice as long.
+        waits the policy's backoff, each further one twice as long. A run that somebody has cancelled meanwhile is
+        cancelled, however the attempt ended.
         """
-        if ending.state not in (State.SUCCEEDED, State.FAILED):
-            raise ValueError(f"an attempt ends succeeded or failed, not {ending.state}")
+        if not ending.state.final:
+            raise ValueError(f"an attempt does not end {ending.state}")
         with self.writing() as connection:
             found = _run(connection.execute(_mine(sa.select(runs), run, attempt).with_for_update()).first())
             if found is None:
                 return None
             values: dict[str, Any] = {"cause": ending.cause, "error": ending.error}
-            if ending.state is State.SUCCEEDED:
+            if found.cancelling:
+                moved = _move(State.CANCELLED).values(finished=now)
+            elif ending.state is State.CANCELLED:
+                raise ValueError(f"nobody has cancelled run {run}; it can be released")
+            elif ending.state is State.SUCCEEDED:
                 moved = _move(State.SUCCEEDED).values(cause=None, error=None, finished=now)
             elif found.attempt < found.last_attempt and ending.cause is not Cause.SETUP:
                 moved = _move(State.PENDING).values(**values, available=now + _retry_wait(found))
@@ -123,25 +137,34 @@ class Runs(Database):
                 moved = _move(State.FAILED).values(**values, finished=now)
             return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first())
 
-    def release(self, run: str, attempt: int) -> bool:
-        """Hand the run back, to be claimed at once: its worker stops. The attempt uses up none of its retries."""
-        back = _mine(_move(State.PENDING), run, attempt).values(last_attempt=runs.c.last_attempt + 1)
-        with self.writing() as connection:
-            return connection.execute(back).rowcount == 1
+    def release(self, run: str, attempt: int, *, now: datetime) -> Run | None:
+        """Hand the run back, to be claimed at once: its worker stops. The attempt uses up none of its retries.
 
-    def beats(self) -> list[tuple[str, int, int]]:
-        """Every running run: its id, its attempt, and how often the attempt has said that it lives."""
+        One that somebody has cancelled is cancelled. None: it is no longer ours.
+        """
+        with self.writing() as connection:
+            found = _run(connection.execute(_mine(sa.select(runs), run, attempt).with_for_update()).first())
+            if found is None:
+                return None
+            if found.cancelling:
+                moved = _move(State.CANCELLED).values(finished=now)
+            else:
+                moved = _move(State.PENDING).values(last_attempt=runs.c.last_attempt + 1)
+            return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first())
+
+    def beats(self) -> list[Beat]:
+        """Of every running run."""
+        columns = runs.c.id, runs.c.attempt, runs.c.beat, runs.c.cancelling
         with self.reading() as connection:
-            rows = connection.execute(
-                sa.select(runs.c.id, runs.c.attempt, runs.c.beat).where(runs.c.state == State.RUNNING.value)
-            )
-            return [(row.id, row.attempt, row.beat) for row in rows]
+            rows = connection.execute(sa.select(*columns).where(runs.c.state == State.RUNNING.value))
+            return [Beat(*row) for row in rows]
 
     def rescue(self, run: str, attempt: int, beat: int, *, now: datetime) -> Run | None:
         """Take the run from a worker that has not said a word since *beat*. None: it did, or somebody was faster.
 
         It is tried again a little later; that was not the notebook's fault and uses up no retry. But a run that is
-        lost ``MAX_CRASHES`` times fails: it may be what kills the workers.
+        lost ``MAX_CRASHES`` times fails: it may be what kills the workers. One that somebody has cancelled is
+        cancelled: a silent worker has stopped its kernels itself.
         """
         with self.writing() as connection:
             silent = _mine(sa.select(runs), run, attempt).where(runs.c.beat == beat).with_for_update()
@@ -151,7 +174,9 @@ class Runs(Database):
             crashes = found.crashes + 1
             error = f"attempt {attempt} was lost with its worker {found.worker}"
             values = {"crashes": crashes, "cause": Cause.CRASHED.value, "error": error}
-            if crashes >= MAX_CRASHES:
+            if found.cancelling:
+                moved = _move(State.CANCELLED).values(crashes=crashes, finished=now)
+            elif crashes >= MAX_CRASHES:
                 values["error"] = f"{error}; {crashes} attempts were lost so, and it is not tried again"
                 moved = _move(State.FAILED).values(**values, finished=now)
             else:
@@ -162,8 +187,9 @@ class Runs(Database):
             return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first())
 
     def cancel(self, run: str, *, now: datetime) -> Run:
-        """Cancel a run that has not ended. Its worker, if any, notices at its next beat."""
-        return self._by_hand(run, _move(State.CANCELLED).values(finished=now, available=None), "cancelled")
+        """Cancel a run that has not ended: at once if it waits. One that runs is ``cancelling``, again if it was
+        already, until its worker, which looks each second, has ended its kernel."""
+        return self._by_hand(run, _cancelled(now), "cancelled")
 
     def retry(self, run: str, *, now: datetime) -> Run:
         """Run a failed or cancelled run again, at once, with all its retries; attempts go on counting."""
@@ -186,7 +212,8 @@ class Runs(Database):
         if found is None:
             raise _no_run(run)
         allowed = "only a pending or running" if verb == "cancelled" else "only a failed or cancelled"
-        raise Conflict(f"run {run[:8]} is {found.state}; {allowed} run can be {verb}")
+        state = "being cancelled" if found.cancelling else found.state
+        raise Conflict(f"run {run[:8]} is {state}; {allowed} run can be {verb}")
 
     # Reading.
 
@@ -321,13 +348,14 @@ def _row(run: Run) -> dict[str, Any]:
         "last_attempt": 1 + run.policy.retries,
         "crashes": 0,
         "beat": 0,
+        "cancelling": False,
     }
 
 
 def cancel_runs(connection: sa.Connection, which: sa.ColumnElement[bool], *, now: datetime) -> int:
-    """Cancel them all, and let those have their turn that wait for them. How many there were."""
-    ended = _move(State.CANCELLED).where(which).values(finished=now, available=None).returning(runs)
-    rows = connection.execute(ended).all()
+    """Cancel them all as ``Runs.cancel`` does, and let those have their turn that wait for them. How many there were,
+    without those that somebody had cancelled already."""
+    rows = connection.execute(_cancelled(now).where(which, ~runs.c.cancelling).returning(runs)).all()
     for row in rows:
         _ended(connection, row)
     return len(rows)
@@ -419,7 +447,23 @@ def _ended(connection: sa.Connection, row: sa.Row[Any] | None) -> Run | None:
 def _move(target: State, *, but_from: State | None = None) -> sa.Update:
     """An update to *target* of runs that may become it. Every change of a run's state is one of these."""
     allowed = sorted(state.value for state in sources(target) if state is not but_from)
-    return sa.update(runs).where(runs.c.state.in_(allowed)).values(state=target.value)
+    return sa.update(runs).where(runs.c.state.in_(allowed)).values(state=target.value, cancelling=False)
+
+
+def _cancelled(now: datetime) -> sa.Update:
+    """Pending runs are cancelled, running ones are to be. One statement: between two, a run could go from one to the
+    other and escape."""
+    waits = runs.c.state == State.PENDING.value
+    return (
+        sa.update(runs)
+        .where(runs.c.state.in_([state.value for state in sources(State.CANCELLED)]))
+        .values(
+            state=sa.case((waits, State.CANCELLED.value), else_=runs.c.state),
+            cancelling=~waits,
+            finished=sa.case((waits, sa.literal(now, runs.c.finished.type)), else_=runs.c.finished),
+            available=None,
+        )
+    )
 
 
 def _mine(statement: Statement, run: str, attempt: int) -> Statement:

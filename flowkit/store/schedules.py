@@ -14,7 +14,7 @@ from flowkit.store.database import Database
 from flowkit.store.deployments import select_deployments, to_deployment
 from flowkit.store.runs import cancel_runs, insert_runs
 from flowkit.store.schema import deployments, runs, skips
-from flowkit.store.series import OPEN, begin_series, places
+from flowkit.store.series import OPEN, begin_series, hold, places
 
 
 class Schedules(Database):
@@ -77,17 +77,19 @@ class Schedules(Database):
         name, overlap = deployment.name, deployment.schedule.overlap
         if not due or overlap is Overlap.ALLOW:
             return [(run, None) for run in due], []
-        if overlap is Overlap.QUEUE:
+        if overlap in (Overlap.QUEUE, Overlap.CANCEL_RUNNING):
             series = f"{name}:"  # as that of a backfill, without the parameter
             begin_series(self, connection, series, name, now=now)
-            if name in busy:  # also with those from before it queued
+            if name in busy:
+                if overlap is Overlap.CANCEL_RUNNING:
+                    # Those in line after the others and after the series: in the order in which they wait for it.
+                    cancel_runs(connection, sa.and_(_open(name), runs.c.place.is_(None)), now=now)
+                    hold(connection, series)
+                    cancel_runs(connection, _open(name), now=now)
+                # Also those from before they took turns; what is being cancelled has its turn until it has ended.
                 connection.execute(sa.update(runs).where(_open(name), runs.c.series.is_(None)).values(series=series))
             line = places(connection, series, len(due))
             return [(replace(run, series=series), place) for run, place in zip(due, line, strict=True)], []
-        if overlap is Overlap.CANCEL_RUNNING:
-            if name in busy:
-                cancel_runs(connection, _open(name), now=now)
-            return [(run, None) for run in due], []
         begins, over = (due[:0], due) if name in busy else (due[:1], due[1:])
         return [(run, None) for run in begins], _skips(over, Reason.OVERLAP, now)
 

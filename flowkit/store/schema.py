@@ -206,6 +206,7 @@ runs = Table(
     Column("last_attempt", Number, nullable=False),
     Column("crashes", Number, nullable=False),
     Column("beat", Number, nullable=False),
+    Column("cancelling", Boolean, nullable=False),
     Column("worker", String),
     Column("available", Instant),
     Column("started", Instant),
@@ -217,6 +218,7 @@ runs = Table(
     UniqueConstraint("key", name="runs_key"),
     UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
     CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')", name="runs_state"),
+    CheckConstraint("NOT cancelling OR state = 'running'", name="runs_cancelling"),
     Index("runs_newest", "created", "id"),
     Index("runs_of_state", "state", "created", "id"),
     Index("runs_of_deployment", "deployment", "created", "id", "state"),  # the state: to count by it without the rows

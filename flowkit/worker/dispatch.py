@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from flowkit.artifacts import Artifacts, notebook_path
-from flowkit.errors import NotFound, ScheduleError, Unavailable
+from flowkit.errors import ScheduleError, Unavailable
 from flowkit.events import Event
 from flowkit.model import Cause, CurrentRun, Deployment, Ending, Plan, Run, State, Worker, now
 from flowkit.store import Store
@@ -167,13 +167,15 @@ class Dispatcher:
             log.warning("run %s of %s: stopped, its beats did not reach the store", run.id[:8], run.label)
             return  # as if this worker had died: whoever sees the beat stand still hands the run on
         until = self._clock.monotonic() + PERSIST
-        while attempt.lost is None:
+        while not attempt.lost:
             try:
                 attempt.flush()
                 # An attempt that ended by itself while the worker was stopping has its ending.
                 if attempt.handed_back and ending.state is State.CANCELLED:
-                    if self._store.release(run.id, run.attempt):
-                        log.info("run %s of %s: handed back", run.id[:8], run.label)
+                    after = self._store.release(run.id, run.attempt, now=self._clock.now())
+                    if after is not None:
+                        how = "handed back" if after.state is State.PENDING else after.state
+                        log.info("run %s of %s: %s", run.id[:8], run.label, how)
                     return
                 after = self._store.finish(run.id, run.attempt, ending, now=self._clock.now())
                 if after is not None:
@@ -186,33 +188,28 @@ class Dispatcher:
                     log.error("run %s of %s: its ending was not recorded: %s", run.id[:8], run.label, error)
                     return
                 self._clock.sleep(1.0)
-        attempt.flush()  # the last words of a cancelled run; refused if another worker has it
-        log.info("run %s of %s: stopped, %s", run.id[:8], run.label, attempt.lost)
+        log.info("run %s of %s: stopped, it was taken from this worker", run.id[:8], run.label)
 
     # -- leases -------------------------------------------------------------------------------------------------------
 
     def pulse(self) -> None:
-        """Once a second: learn which runs are no longer ours (cancelled, or taken over), and beat for the others."""
+        """Once a second: learn which runs are cancelled or no longer ours, and beat for those that are."""
         mine = list(self._mine.values())
         if not mine:
             return
-        running = {(run, attempt) for run, attempt, _ in self._store.beats()}
+        running = {(beat.run, beat.attempt): beat for beat in self._store.beats()}
         for attempt in mine:
             token = attempt.run.id, attempt.run.attempt
             ours = token in running
+            if ours and running[token].cancelling:
+                attempt.cancel()
             sent = self._clock.monotonic()
             if ours and sent - attempt.beaten >= self._lease / 3:
                 ours = self._store.beat(*token)
                 if ours:
                     attempt.beaten = sent
             if not ours and token in self._mine:
-                attempt.lose(cancelled=self._cancelled(attempt.run.id))
-
-    def _cancelled(self, run: str) -> bool:
-        try:
-            return self._store.run(run).state is State.CANCELLED
-        except NotFound:  # so long ago that it was forgotten
-            return True
+                attempt.lose()
 
     def fence(self) -> None:
         """Twice a second: stop the kernels of attempts whose beats no longer reach the store.
@@ -233,7 +230,7 @@ class Dispatcher:
         asked = self._clock.monotonic()
         beats = self._store.beats()
         told = self._clock.monotonic()  # from the first answer to the last question: neither may take from the lease
-        for run, attempt, count in beats:
+        for run, attempt, count, _ in beats:
             before = self._watched.get(run)
             same = before is not None and (before.attempt, before.count) == (attempt, count)
             watched[run] = before if before is not None and same else _Beat(attempt, count, told)
@@ -299,7 +296,7 @@ class _Attempt:
         self.fenced = False
         self.stop = Stop()
         self.output: str | None = None
-        self.lost: str | None = None  #: why it is no longer ours
+        self.lost = False  #: it is no longer ours
         self.handed_back = False
         self._store = store
         self._unsaved: list[Event] = []
@@ -317,10 +314,13 @@ class _Attempt:
             self._store.record(self.run.id, self.run.attempt, self._unsaved, output=self.output)
             self._unsaved = []
 
-    def lose(self, *, cancelled: bool) -> None:
+    def cancel(self) -> None:
+        self.stop.set("cancelled")
+
+    def lose(self) -> None:
         """The store says that it is not ours any more."""
-        self.lost = "cancelled" if cancelled else "another worker has it"
-        self.stop.set(self.lost, at_once=not cancelled)
+        self.lost = True
+        self.stop.set("another worker has it", at_once=True)
 
     def fence(self) -> None:
         self.fenced = True

@@ -8,6 +8,10 @@ import time
 from pathlib import Path
 
 from tests.chaos.storm import Storm
+from tests.store.races import cancel_against_finish
+
+#: Between a cancel and a finish, each with one winner or the program ends here.
+RACES = 10_000
 
 PAIRS = {"SQLite + SQLite": False, "PostgreSQL + Redis": True}
 
@@ -22,7 +26,9 @@ def main(minutes: float) -> int:
                 storm.rage(minutes * 60)
                 storm.settle()
                 verdict = storm.verdict()
-            columns[name] = {**dict(sorted(storm.faults.items())), **verdict}
+                races = cancel_against_finish(storm.client.store, RACES)
+            raced = {f"of {RACES} finished and cancelled at once, {state}": races[state] for state in sorted(races)}
+            columns[name] = {**dict(sorted(storm.faults.items())), **raced, **verdict}
     rows = list(dict.fromkeys(row for column in columns.values() for row in column))
     print(f"| in {minutes:g} minutes | {' | '.join(columns)} |")
     print(f"|---|{'---|' * len(columns)}")

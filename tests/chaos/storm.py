@@ -276,8 +276,7 @@ class Storm:
             "lost": len(lost) + len(open_) + due - fired,
             "doubled": sum(count > 1 for line, count in begun.items() if line)
             + sum(count > 1 for count in succeeded.values()),
-            "unexpected": len(set(by_hand) - set(self.accepted) - self.maybe)
-            + sum(run.crashes < 3 for run in failed),
+            "unexpected": len(set(by_hand) - set(self.accepted) - self.maybe) + sum(run.crashes < 3 for run in failed),
         }
 
     def _firings(self, runs: list[Run]) -> tuple[int, int]:

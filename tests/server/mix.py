@@ -204,6 +204,7 @@ def fill(store: Store, artifacts: Artifacts, *, runs: int = 60) -> dict[str, Run
                 run = begin(store, ended, at=began + took) if ended.state is State.PENDING else ended
         elif chance.random() < 0.03:
             store.cancel(run.id, now=began + took)
+            store.finish(run.id, run.attempt, Ending(State.CANCELLED), now=began + took)
         else:
             end(store, run, at=began + took)
 

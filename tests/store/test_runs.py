@@ -16,9 +16,11 @@ from flowkit.model import Cause, Ending, State
 from flowkit.store import MAX_CRASHES, Store
 from tests.store import given
 from tests.store.given import T0, TEXT, at
+from tests.store.races import cancel_against_finish
 
 GOOD = Ending(State.SUCCEEDED)
 BAD = Ending(State.FAILED, Cause.NOTEBOOK, "ValueError: no flights")
+STOPPED = Ending(State.CANCELLED, None, "cancelled")
 
 
 # Submitting.
@@ -257,12 +259,15 @@ def test_of_eight_who_claim_at_once_nobody_goes_away_empty(store: Store) -> None
 def test_a_beat_counts_while_the_run_is_ours(store: Store) -> None:
     run = given.claimed(store)
 
-    assert store.beats() == [(run.id, 1, 0)]
+    assert store.beats() == [(run.id, 1, 0, False)]
     assert store.beat(run.id, 1)
     assert store.beat(run.id, 1)
-    assert store.beats() == [(run.id, 1, 2)]
+    assert store.beats() == [(run.id, 1, 2, False)]
     assert not store.beat(run.id, 2)
     store.cancel(run.id, now=T0)
+    assert store.beat(run.id, 1)
+    assert store.beats() == [(run.id, 1, 3, True)]
+    store.finish(run.id, 1, STOPPED, now=T0)
     assert not store.beat(run.id, 1)
     assert store.beats() == []
 
@@ -309,16 +314,17 @@ def test_recording_says_where_the_executed_notebook_lies(store: Store) -> None:
     assert store.events(run.id)[0] == 1
 
 
-def test_the_worker_of_a_cancelled_run_may_say_its_last_words(store: Store) -> None:
+def test_a_run_that_is_being_cancelled_says_its_last_words(store: Store) -> None:
     run = given.claimed(store)
     event = Event("output", 1.0, "stderr", data="KeyboardInterrupt")
     store.cancel(run.id, now=T0)
 
     assert store.record(run.id, 1, [event], output="/artifacts/1.ipynb")
+    store.finish(run.id, 1, STOPPED, now=T0)
+    assert not store.record(run.id, 1, [event], output="/stale")
 
     assert store.events(run.id) == (1, [event])
     assert store.run(run.id).output == "/artifacts/1.ipynb"
-    assert store.run(run.id).state is State.CANCELLED
 
 
 def test_a_finished_run_takes_no_more_words(store: Store) -> None:
@@ -407,15 +413,18 @@ def test_an_error_of_any_text_can_be_stored(store: Store) -> None:
 def test_an_attempt_does_not_end_as_something_else(store: Store) -> None:
     run = given.claimed(store)
 
-    with pytest.raises(ValueError, match="an attempt ends succeeded or failed, not cancelled"):
-        store.finish(run.id, 1, Ending(State.CANCELLED), now=T0)
+    with pytest.raises(ValueError, match="an attempt does not end running"):
+        store.finish(run.id, 1, Ending(State.RUNNING), now=T0)
+    with pytest.raises(ValueError, match="nobody has cancelled run"):
+        store.finish(run.id, 1, STOPPED, now=T0)
+    assert store.run(run.id) == run
 
 
 def test_a_run_handed_back_is_runnable_at_once_and_has_lost_no_retry(store: Store) -> None:
     run = given.claimed(store, retries=1, backoff=3.0)
 
-    assert store.release(run.id, 1)
-    assert not store.release(run.id, 1)
+    assert store.release(run.id, 1, now=T0)
+    assert store.release(run.id, 1, now=T0) is None
 
     again = store.claim([run.policy.queue], "w2", now=at(5))
     assert again is not None
@@ -425,15 +434,36 @@ def test_a_run_handed_back_is_runnable_at_once_and_has_lost_no_retry(store: Stor
     assert pending.available == at(9)
 
 
-def test_a_cancelled_run_stays_cancelled_when_its_worker_finishes(store: Store) -> None:
+def test_a_run_under_way_is_cancelled_when_its_kernel_has_ended(store: Store) -> None:
     run = given.claimed(store)
 
-    cancelled = store.cancel(run.id, now=at(5))
+    asked = store.cancel(run.id, now=at(5))
 
-    assert (cancelled.state, cancelled.finished) == (State.CANCELLED, at(5))
-    assert store.finish(run.id, 1, GOOD, now=at(6)) is None
-    assert not store.release(run.id, 1)
-    assert store.run(run.id) == cancelled
+    assert (asked.state, asked.cancelling, asked.finished) == (State.RUNNING, True, None)
+    assert store.cancel(run.id, now=at(6)) == asked
+    with pytest.raises(Conflict, match="is being cancelled; only a failed or cancelled run can be retried"):
+        store.retry(run.id, now=at(6))
+    ended = store.finish(run.id, 1, STOPPED, now=at(7))
+    assert ended is not None
+    assert (ended.state, ended.cancelling, ended.finished) == (State.CANCELLED, False, at(7))
+    assert store.finish(run.id, 1, GOOD, now=at(8)) is None
+    assert store.run(run.id) == ended
+
+
+@pytest.mark.parametrize("how", ["succeeds", "fails", "is handed back", "is lost with its worker"])
+def test_a_cancelled_run_is_cancelled_however_its_attempt_ends(store: Store, how: str) -> None:
+    run = given.claimed(store, retries=3)
+    store.cancel(run.id, now=at(5))
+
+    ended = {
+        "succeeds": lambda: store.finish(run.id, 1, GOOD, now=at(6)),
+        "fails": lambda: store.finish(run.id, 1, BAD, now=at(6)),
+        "is handed back": lambda: store.release(run.id, 1, now=at(6)),
+        "is lost with its worker": lambda: store.rescue(run.id, 1, 0, now=at(6)),
+    }[how]()
+
+    assert ended is not None
+    assert (ended.state, ended.cancelling, ended.finished, ended.cause) == (State.CANCELLED, False, at(6), None)
 
 
 def test_a_waiting_run_can_be_cancelled(store: Store) -> None:
@@ -444,21 +474,7 @@ def test_a_waiting_run_can_be_cancelled(store: Store) -> None:
 
 
 def test_of_cancel_and_finish_at_once_exactly_one_wins(store: Store) -> None:
-    for _ in range(40):
-        run = given.claimed(store)
-
-        def act(number: int, run: str = run.id) -> bool:
-            if number == 0:
-                return store.finish(run, 1, GOOD, now=T0) is not None
-            try:
-                return store.cancel(run, now=T0) is not None
-            except Conflict:
-                return False
-
-        finished, cancelled = given.together(2, act)
-
-        assert finished != cancelled
-        assert store.run(run.id).state is (State.SUCCEEDED if finished else State.CANCELLED)
+    assert cancel_against_finish(store, 40).total() == 40
 
 
 @pytest.mark.parametrize("ending", [GOOD, BAD], ids=["succeeded", "failed"])
@@ -493,6 +509,7 @@ def test_a_failed_run_can_be_retried_with_all_its_retries(store: Store) -> None:
 def test_a_cancelled_run_can_be_retried_and_its_old_worker_changes_nothing(store: Store) -> None:
     run = given.claimed(store)
     store.cancel(run.id, now=T0)
+    store.finish(run.id, 1, STOPPED, now=T0)
 
     again = store.retry(run.id, now=T0)
 
@@ -534,7 +551,7 @@ def test_a_run_whose_worker_is_silent_is_handed_on(store: Store) -> None:
 
 def test_a_run_whose_worker_still_speaks_is_not_rescued(store: Store) -> None:
     run = given.claimed(store)
-    [(_, attempt, beat)] = store.beats()
+    [(_, attempt, beat, _)] = store.beats()
     store.beat(run.id, 1)
 
     assert store.rescue(run.id, attempt, beat, now=T0) is None
@@ -572,13 +589,14 @@ def test_a_run_that_kills_its_workers_fails_in_the_end(store: Store) -> None:
 def test_a_worker_that_lost_its_run_to_another_changes_nothing(store: Store, lost_by: str) -> None:
     run = given.claimed(store, retries=1)
     if lost_by == "release":
-        store.release(run.id, 1)
+        store.release(run.id, 1, now=T0)
     elif lost_by == "finish":
         store.finish(run.id, 1, BAD, now=T0)
     elif lost_by == "rescue":
         store.rescue(run.id, 1, 0, now=T0)
     else:
         store.cancel(run.id, now=T0)
+        store.finish(run.id, 1, STOPPED, now=T0)
         store.retry(run.id, now=T0)
     theirs = store.claim([run.policy.queue], "w2", now=at(60))
     assert theirs is not None
@@ -586,13 +604,13 @@ def test_a_worker_that_lost_its_run_to_another_changes_nothing(store: Store, los
 
     assert not store.beat(run.id, 1)
     assert not store.record(run.id, 1, [Event("output", 1.0, "stdout", data="zombie")], output="/stale")
-    assert not store.release(run.id, 1)
+    assert store.release(run.id, 1, now=at(61)) is None
     assert store.rescue(run.id, 1, 0, now=at(61)) is None
     assert store.finish(run.id, 1, GOOD, now=at(61)) is None
     assert store.finish(run.id, 1, BAD, now=at(61)) is None
 
     assert store.run(run.id) == theirs
-    assert store.beats() == [(run.id, 2, 0)]
+    assert store.beats() == [(run.id, 2, 0, False)]
     assert store.events(run.id) == (0, [])
 
 

@@ -161,6 +161,8 @@ def test_a_firing_is_skipped_while_an_earlier_run_has_not_ended(store: Store, ru
     assert store.skips("flights") == [skip]
 
     store.cancel(run.id, now=T0)
+    if running:
+        store.finish(run.id, 1, Ending(State.CANCELLED), now=T0)
     assert [run.scheduled_for for run in fire(store, at(120))[0]] == [at(120)]
 
 
@@ -197,10 +199,17 @@ def test_a_firing_cancels_the_earlier_run(store: Store) -> None:
     assert claimed is not None
 
     [second], skips = fire(store, at(60))
+    [third], _ = fire(store, at(120))
 
     assert skips == []
-    assert [state(store, run) for run in (first, second, by_hand)] == [State.CANCELLED, State.PENDING, State.PENDING]
-    assert finish(store, claimed) is None
+    assert store.run(first.id).cancelling
+    assert [state(store, run) for run in (second, third, by_hand)] == [State.CANCELLED, State.PENDING, State.PENDING]
+    assert store.claim(["default"], "w2", now=at(120)) is None, "the first one's kernel may still live"
+    assert finish(store, claimed) is not None
+    assert state(store, first) is State.CANCELLED
+    begun = store.claim(["default"], "w2", now=at(120))
+    assert begun is not None
+    assert begun.id == third.id
 
 
 def test_of_several_due_at_once_the_newest_runs_where_it_would_cancel_the_others(store: Store) -> None:
@@ -229,6 +238,8 @@ def test_a_queued_run_waits_until_the_earlier_one_ended(store: Store, how: str) 
 
     if how == "is cancelled":
         store.cancel(run.id, now=now)
+        assert store.claim(["default"], "w2", now=now) is None
+        store.finish(run.id, 1, Ending(State.CANCELLED), now=now)
     elif how == "is lost three times":
         for _ in range(3):
             store.rescue(run.id, run.attempt, 0, now=now)
@@ -250,7 +261,7 @@ def test_a_queued_run_also_waits_for_the_retries_of_the_earlier_one(store: Store
         run = store.claim(["default"], "w1", now=at(300))
         assert run is not None
         assert run.id == first.id
-        assert store.release(run.id, run.attempt)
+        assert store.release(run.id, run.attempt, now=at(300))
         assert store.ready(["default"], now=at(300), limit=9) == 1
 
 
@@ -377,8 +388,7 @@ def test_while_runs_end_and_fire_and_are_claimed_and_cancelled_at_once_none_over
                     for one in (run, *own.runs(states=[State.PENDING], limit=2)):
                         with suppress(Conflict):  # somebody was faster
                             own.cancel(one.id, now=T0)
-                else:
-                    finish(own, run)  # unless it is cancelled
+                finish(own, run)
 
     given.together(6, act)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ class Seen:
     events: int = 0  #: of all attempts
     beats: int = 0  #: of the newest attempt
     budget: int = 0  #: failures by its own fault that are still retried
+    cancelling: bool = False
 
 
 class Lives(RuleBasedStateMachine):
@@ -84,7 +85,7 @@ class Lives(RuleBasedStateMachine):
     def record(self, data: st.DataObject) -> None:
         id, attempt, _ = self.pick(data)
         run = self.seen[id].run
-        ours = run.attempt == attempt and run.state in (State.RUNNING, State.CANCELLED)
+        ours = run.attempt == attempt and run.state is State.RUNNING
         assert self.store.record(id, attempt, [EVENT]) is ours
         self.seen[id].events += ours
 
@@ -96,6 +97,9 @@ class Lives(RuleBasedStateMachine):
         assert (after is not None) is ours
         if after is None:
             return
+        if self.seen[id].cancelling:
+            self.look(after, expected=State.CANCELLED)
+            return
         again = ending.state is State.FAILED and ending.cause is not Cause.SETUP and self.seen[id].budget > 0
         assert after.state is (State.PENDING if again else ending.state)
         assert (after.cause, after.error) == (ending.cause, ending.error)
@@ -106,9 +110,10 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         id, attempt, ours = self.pick(data)
-        assert self.store.release(id, attempt) is ours
-        if ours:
-            self.look(self.store.run(id), expected=State.PENDING)
+        after = self.store.release(id, attempt, now=self.now)
+        assert (after is not None) is ours
+        if after is not None:
+            self.look(after, expected=State.CANCELLED if self.seen[id].cancelling else State.PENDING)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), late=st.booleans())
@@ -120,17 +125,24 @@ class Lives(RuleBasedStateMachine):
         assert (after is not None) is silent
         if after is not None:
             assert after.crashes == crashes + 1
-            self.look(after, expected=State.FAILED if after.crashes >= MAX_CRASHES else State.PENDING)
+            kept = State.FAILED if after.crashes >= MAX_CRASHES else State.PENDING
+            self.look(after, expected=State.CANCELLED if self.seen[id].cancelling else kept)
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        run = self.seen[data.draw(st.sampled_from(sorted(self.seen)))].run
+        seen = self.seen[data.draw(st.sampled_from(sorted(self.seen)))]
+        run = seen.run
         try:
-            self.look(self.store.cancel(run.id, now=self.now), expected=State.CANCELLED)
-            assert not run.state.final
+            after = self.store.cancel(run.id, now=self.now)
         except Conflict:
             assert run.state.final
+            return
+        if run.state is State.PENDING:
+            self.look(after, expected=State.CANCELLED)
+            return
+        assert after == replace(run, cancelling=True)
+        seen.run, seen.cancelling = after, True
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
@@ -168,6 +180,8 @@ class Lives(RuleBasedStateMachine):
         assert after.attempt == before.attempt + (after.state is State.RUNNING)
         assert after.last_attempt >= before.last_attempt
         assert (after.finished is not None) is after.state.final
+        assert not after.cancelling
+        self.seen[after.id].cancelling = False
         if after.state is State.PENDING:
             assert after.attempt < after.last_attempt
         if after.state is State.SUCCEEDED:

@@ -13,6 +13,7 @@ from flowkit.artifacts import Artifacts
 from flowkit.errors import Unavailable
 from flowkit.model import Cause, Ending, State
 from flowkit.store import Store
+from flowkit.store.runs import Beat
 from flowkit.testing import FakeKernel
 from flowkit.worker.dispatch import Clock, Dispatcher
 from flowkit.worker.kernel import Order, Stop
@@ -84,7 +85,7 @@ def test_a_worker_may_hold_two_attempts_of_one_run_and_beats_for_the_newer(
     hand.at += LEASE / 3
     dispatcher.pulse()
 
-    assert store.beats() == [(run.id, 2, 1)]
+    assert store.beats() == [(run.id, 2, 1, False)]
     kernels[2].set()
     second.join(10)
     assert store.run(run.id).state is State.SUCCEEDED
@@ -121,7 +122,7 @@ def test_a_slow_answer_takes_nothing_from_the_lease(
     run = given.claimed(store)
     beats = store.beats
 
-    def slow() -> list[tuple[str, int, int]]:
+    def slow() -> list[Beat]:
         hand.at += 10.0
         return beats()
 
@@ -155,7 +156,7 @@ def test_a_pulse_that_failed_is_made_up_for_by_the_next(
     hand.at += 1.0
     dispatcher.pulse()
 
-    assert store.beats() == [(run.id, 1, 1)]
+    assert store.beats() == [(run.id, 1, 1, False)]
     kernels[1].set()
     look.join(10)
 

@@ -263,7 +263,7 @@ class Page {
   fill(tr, data) {
     const link = h("a", { href: `?run=${data.id}`, tabindex: "-1" }, data.id.slice(0, 8));
     tr.replaceChildren(
-      h("td", { class: "state" }, badge(data.state)),
+      h("td", { class: "state" }, badge(data)),
       h("td", { class: "deployment", title: data.label }, data.label),
       h("td", { class: "run" }, link),
       h("td", { class: "attempt" }, data.attempt ? String(data.attempt) : ""),

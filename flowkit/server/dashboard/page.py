@@ -167,6 +167,7 @@ def _row(run: Run) -> dict[str, Any]:
         "id": run.id,
         "label": run.label,
         "state": run.state.value,
+        "cancelling": run.cancelling,
         "attempt": run.attempt,
         "scheduled": _seconds(run.scheduled_for),
         "created": _seconds(run.created),

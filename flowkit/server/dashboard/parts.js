@@ -29,8 +29,10 @@ function fact([name, value, width]) {
   return h("div", { class: width }, h("dt", { title: name }, name), h("dd", { title: value }, value));
 }
 
-function badge(state) {
-  return h("span", { class: `badge ${state}` }, mark(state), h("span", {}, state));
+function badge({ state, cancelling }) {
+  const soon = cancelling ? "cancelled" : state; // it runs, until its kernel has ended
+  return h("span", { class: `badge ${soon}`, title: cancelling ? "running, until its kernel has ended" : state },
+    mark(state), h("span", {}, cancelling ? "cancelling" : state));
 }
 
 const MARKS = {

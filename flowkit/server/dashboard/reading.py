@@ -83,7 +83,7 @@ class Followed:
         run = store.run(self.run.id)
         if run.attempt != self.run.attempt:
             return Followed(run).read(store)
-        # Also after the end: a cancelled run's worker may still say its last words.
+        # Also after the end: what was recorded right before it comes with the next look.
         position, events = store.events(run.id, attempt=run.attempt, after=self.position)
         if run == self.run and not events:
             return self

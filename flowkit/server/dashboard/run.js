@@ -103,12 +103,13 @@ class Detail {
   }
 
   drawSub() {
-    const { state, attempt, attempts } = this.data;
+    const { state, cancelling, attempt, attempts } = this.data;
     const took = duration(this.data, this.page.now());
     const tries = attempts > 1 && attempt ? `attempt ${attempt} of at most ${attempts}` : "";
     const parts = [took, tries].filter(Boolean).map((text) => h("span", {}, text));
-    if (this.subState !== state || !this.sub.firstChild) this.sub.replaceChildren(badge(state));
-    this.subState = state;
+    const standing = `${state} ${cancelling}`;
+    if (this.standing !== standing || !this.sub.firstChild) this.sub.replaceChildren(badge(this.data));
+    this.standing = standing;
     while (this.sub.childNodes.length > 1) this.sub.lastChild.remove();
     this.sub.append(...parts);
   }

@@ -98,6 +98,7 @@ def upgrade() -> None:
         sa.Column("last_attempt", sa.Integer, nullable=False),
         sa.Column("crashes", sa.Integer, nullable=False),
         sa.Column("beat", sa.Integer, nullable=False),
+        sa.Column("cancelling", sa.Boolean, nullable=False),
         sa.Column("worker", sa.Text),
         sa.Column("available", INSTANT),
         sa.Column("started", INSTANT),
@@ -109,6 +110,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("key", name="runs_key"),
         sa.UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
         sa.CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')", name="runs_state"),
+        sa.CheckConstraint("NOT cancelling OR state = 'running'", name="runs_cancelling"),
     )
     _index("runs_newest", "runs", ["created", "id"])
     _index("runs_of_state", "runs", ["state", "created", "id"])
