@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from flowkit.errors import Conflict
@@ -16,11 +17,14 @@ def cancel_against_finish(store: Store, count: int) -> Counter[State]:
     for number in range(count):
         run = given.claimed(store)
 
-        def act(actor: int, run: str = run.id) -> bool:
+        hesitates = number % 5 * 0.0005  # or finish, which asks twice, would never be first
+
+        def act(actor: int, run: str = run.id, hesitates: float = hesitates) -> bool:
             if actor == 0:
                 after = store.finish(run, 1, Ending(State.SUCCEEDED), now=given.T0)
                 assert after is not None
                 return after.state is State.SUCCEEDED
+            time.sleep(hesitates)
             try:
                 return store.cancel(run, now=given.T0).cancelling
             except Conflict:
