@@ -248,11 +248,12 @@ class Client:
         return self.store.cancel(self.store.run(run).id, now=now())
 
     def forget(self, run: str) -> None:
-        """Delete the run with its events and artifacts; cancel it first if it has not ended."""
+        """Delete the run with its events and artifacts. One that has not ended is cancelled, which may take seconds."""
         found = self.store.run(run)
         if not found.state.final:
             with suppress(Conflict):  # it has ended meanwhile
                 self.cancel(found.id)
+            self.follow(found.id, lambda *_: None)
         self.artifacts.remove(f"runs/{found.id}")  # files first: without a row nobody would ever find them
         self.store.forget([found.id])
 

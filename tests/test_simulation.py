@@ -15,6 +15,7 @@ from flowkit.model import Ending, Run, State
 from flowkit.store import Store
 from flowkit.store import runs as store_runs
 from flowkit.store import schedules as store_schedules
+from flowkit.store.runs import Beat
 from flowkit.store.schema import runs
 from flowkit.worker.dispatch import Clock, Dispatcher
 from tests.simulation import Process, Violation, World, memory_store, simulate
@@ -88,11 +89,11 @@ def acceptance_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 def rescue_that_does_not_look_at_the_beat(patch: pytest.MonkeyPatch) -> None:
     beats, rescue = Store.beats, Store.rescue
 
-    def still(self: Store) -> list[tuple[str, int, int]]:
-        return [(run, attempt, 0) for run, attempt, _ in beats(self)]
+    def still(self: Store) -> list[Beat]:
+        return [beat._replace(number=0) for beat in beats(self)]
 
     def hasty(self: Store, run: str, attempt: int, beat: int, *, now: datetime) -> Run | None:
-        current = {id: count for id, _, count in beats(self)}
+        current = {beat.run: beat.number for beat in beats(self)}
         return rescue(self, run, attempt, current.get(run, 0), now=now)
 
     patch.setattr(Store, "beats", still)

@@ -91,7 +91,7 @@ class Deployments(Database):
         """Forget the deployment with its versions, its schedule and its skips. Its runs stay until they are pruned.
 
         Args:
-            cancel: its runs that wait or run are cancelled.
+            cancel: its runs that wait are cancelled, and those that run are going to be.
 
         Raises:
             Conflict: there are such runs, and they are not to be cancelled.

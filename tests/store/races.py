@@ -17,7 +17,7 @@ def cancel_against_finish(store: Store, count: int) -> Counter[State]:
     for number in range(count):
         run = given.claimed(store)
 
-        hesitates = number % 5 * 0.0005  # or finish, which asks twice, would never be first
+        hesitates = number % 5 * 0.0002  # or finish, which asks twice, would never be first
 
         def act(actor: int, run: str = run.id, hesitates: float = hesitates) -> bool:
             if actor == 0:
