@@ -139,6 +139,10 @@ class Client:
         """
         self.store.delete(name, cancel=cancel, now=now())
 
+    def pause(self, name: str) -> Deployment:
+        """It fires nothing until it is resumed; runs that wait or run go on."""
+        return self.store.pause(name, now=now())
+
     def resume(self, name: str) -> Deployment:
         """Fires again from now on; what was missed while it was paused is not made up."""
         at = now()

@@ -21,7 +21,7 @@ from flowkit.cli.options import (
     schedule_options,
 )
 from flowkit.errors import UsageError
-from flowkit.model import KEEP_FAILED, KEEP_SUCCEEDED, Policy, now
+from flowkit.model import KEEP_FAILED, KEEP_SUCCEEDED, Policy
 from flowkit.worker.cron import describe
 
 
@@ -98,7 +98,7 @@ def deployments(as_json: bool) -> None:
 def pause(deployment: str, as_json: bool) -> None:
     """Stop DEPLOYMENT's schedule. Runs that are under way go on."""
     with connect() as client:
-        paused = client.store.pause(deployment, now=now())
+        paused = client.pause(deployment)
     return print_json(paused.to_json()) if as_json else click.echo(f"{paused.name} is paused")
 
 

@@ -7,6 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -44,12 +45,15 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=5006, show_default=True, help="0 takes a free one.")
-def dashboard(port: int) -> None:
+@click.option("--socket", type=click.Path(path_type=Path), help="A Unix socket to serve a proxy on, not a port.")
+def dashboard(port: int, socket: Path | None) -> None:
     """Serve the dashboard on this machine until Ctrl-C."""
     from flowkit.server.dashboard import serve
 
+    if socket is not None:
+        _end_with_parent()  # nobody else could find it
     with connect() as client:
-        serve(client.store, client.artifacts, port=port)
+        serve(client.store, client.artifacts, port=port, place=socket)
 
 
 @click.command()

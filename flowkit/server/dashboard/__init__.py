@@ -7,6 +7,8 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import panel as pn
@@ -30,31 +32,62 @@ def serve(
     store: Store,
     artifacts: Artifacts,
     *,
-    port: int,
+    port: int = 0,
+    place: Path | None = None,
     show_address: Callable[[str], None] = lambda address: print(f"dashboard: {address}", flush=True),  # noqa: T201
 ) -> None:
     """Serve until SIGINT or SIGTERM. To be called in the main thread.
 
     Args:
         port: 0 takes a free one.
+        place: of a Unix socket, to be listened on in place of a port. Whoever reaches the file sees every run: it is
+            for a proxy that knows who may look, and that connects as ``http://localhost``.
         show_address: called once, when the page can be opened, with its address.
     """
-    port = _free(port)
+    listening = _on_port(_free(port)) if place is None else _on_socket(place)
     loop = IOLoop.current()
     reader = Reader(store)
     notebooks = Notebooks(store, artifacts)
     try:
-        server = _server(lambda: page(reader, store=_in_words(store.shown)), notebooks, port=port, loop=loop)
+        server = _server(lambda: page(reader, store=_in_words(store.shown)), notebooks, listening, loop=loop)
         # After Panel has set its own.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.asyncio_loop.add_signal_handler(number, loop.stop)  # type: ignore[attr-defined]
         server.start()
-        loop.add_callback(show_address, f"http://{ADDRESS}:{port}/")
+        loop.add_callback(show_address, listening.address)
         loop.start()
         server.stop()
     finally:
         reader.close()
         notebooks.close()
+        if place is not None:
+            place.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Listening:
+    """Where the server listens, as its options, and which pages may talk to it."""
+
+    address: str
+    options: dict[str, Any]
+    origins: list[str]
+    hosts: str  #: a pattern
+
+
+def _on_port(port: int) -> _Listening:
+    return _Listening(
+        address=f"http://{ADDRESS}:{port}/",
+        options={"port": port, "address": ADDRESS},
+        origins=[f"{ADDRESS}:{port}", f"localhost:{port}"],
+        hosts=r"127\.0\.0\.1|localhost",
+    )
+
+
+def _on_socket(place: Path) -> _Listening:
+    # No browser opens a socket file, so whose name it is called by says nothing; the proxy has checked that.
+    return _Listening(
+        address=str(place), options={"port": 0, "unix_socket": str(place)}, origins=["localhost"], hosts=".*"
+    )
 
 
 def _free(port: int) -> int:
@@ -64,7 +97,7 @@ def _free(port: int) -> int:
         try:
             probe.bind((ADDRESS, port))
         except OSError as error:
-            raise _taken(port, error) from error
+            raise _taken(_on_port(port), error) from error
         return int(probe.getsockname()[1])
 
 
@@ -73,23 +106,22 @@ def _in_words(url: str) -> str:
     return f"SQLite, {place.removeprefix('/')}" if kind == "sqlite" else f"PostgreSQL, {place}"
 
 
-def _server(make_page: Callable[[], Any], notebooks: Notebooks, *, port: int, loop: IOLoop) -> Any:
+def _server(make_page: Callable[[], Any], notebooks: Notebooks, listening: _Listening, *, loop: IOLoop) -> Any:
     try:
         server = pn.io.server.get_server(
             {"/": make_page},
-            port=port,
-            address=ADDRESS,
-            websocket_origin=[f"{ADDRESS}:{port}", f"localhost:{port}"],
+            websocket_origin=listening.origins,
             loop=loop,
             title="flowkit",
             extra_patterns=notebooks.routes(),
+            **listening.options,
         )
     except OSError as error:
-        raise _taken(port, error) from error
+        raise _taken(listening, error) from error
     # It warns of every tab that is closed while it is being told something.
     logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
     # A web site may call itself by this machine's address (DNS rebinding); its pages still send its own name.
-    server._tornado.add_handlers(r"(?!(127\.0\.0\.1|localhost)$).*", [(".*", _Refused)])
+    server._tornado.add_handlers(rf"(?!({listening.hosts})$).*", [(".*", _Refused)])
     return server
 
 
@@ -99,7 +131,8 @@ class _Refused(RequestHandler):
         self.finish("This dashboard answers to 127.0.0.1 and localhost only.\n")
 
 
-def _taken(port: int, error: OSError) -> Unavailable:
-    if error.errno == errno.EADDRINUSE:
+def _taken(listening: _Listening, error: OSError) -> Unavailable:
+    if error.errno == errno.EADDRINUSE and "address" in listening.options:
+        port = listening.options["port"]
         return Unavailable(f"port {port} on {ADDRESS} is taken; choose another: --port 0 takes a free one")
-    return Unavailable(f"cannot listen on port {port} of {ADDRESS}: {error.strerror}")
+    return Unavailable(f"cannot listen on {listening.address}: {error.strerror or error}")
