@@ -28,6 +28,7 @@ from flowkit.model import (
     NodeRun,
     Overlap,
     Policy,
+    Queue,
     Run,
     Schedule,
     State,
@@ -35,6 +36,7 @@ from flowkit.model import (
     now,
 )
 from flowkit.notebook import Notebook
+from flowkit.rates import Rate
 from flowkit.store import Store
 from flowkit.worker import cron, kernels
 from flowkit.worker.broker import Broker
@@ -53,6 +55,7 @@ POSSIBLE = {
     "retries": (0, 1_000),
     "backoff": (0, 86_400),  # seconds
     "timeout": (0.001, 366 * 86_400),  # seconds
+    "max_concurrent": (1, 100_000),
 }
 
 
@@ -188,6 +191,8 @@ class Client:
             name: what it is called, if not as its deployment or notebook.
             policy: fields of ``Policy`` that differ from the deployment's.
         """
+        if shared := sorted({"max_concurrent", "rate"} & (policy or {}).keys()):
+            raise UsageError(f"{shared[0]} limits all runs of a deployment; deploy it with that, or leave it out")
         deployment, text = self._target(target, parameters or {}, policy or {})
         run = Run.of(deployment, now=now(), key=key, name=name)
         stored, new = self.store.submit(run, text)
@@ -300,6 +305,19 @@ class Client:
         found = self.store.workers(since=now() - LIVE)
         return [worker for worker in found if queue is None or queue in worker.queues]
 
+    def queues(self) -> list[Queue]:
+        """Those of the store, and those at which a worker listens; by name."""
+        found = {queue.name: queue for queue in self.store.queues()}
+        for worker in self.workers():
+            for name in worker.queues:
+                found.setdefault(name, Queue(name=name, waiting=0, running=0, max_concurrent=None, oldest=None))
+        return [found[name] for name in sorted(found)]
+
+    def limit_queue(self, name: str, at_once: int | None) -> None:
+        if not NAME.fullmatch(name):
+            raise UsageError(f"a queue cannot be named {name!r}; {NAMING}")
+        self.store.limit_queue(name, at_once)
+
     # -- what is to be run --------------------------------------------------------------------------------------------
 
     def _target(
@@ -354,6 +372,8 @@ class Client:
             given = getattr(policy, name)
             if given is not None and not least <= given <= most:
                 raise UsageError(f"{name} cannot be {given:g}; it is a number from {least:g} to {most:g}")
+        if policy.rate is not None:
+            policy = replace(policy, rate=str(Rate.parse(policy.rate)))
         if self.config.embedded:
             # Its worker is this machine: a kernel missing here is missing there. On many machines only the run knows.
             kernels.find(policy.kernel or notebook.kernel)
@@ -393,7 +413,8 @@ def deploy(
             an hour, ``"all"`` the newest 100 in order, ``"skip"`` none.
         overlap: while an earlier run of the schedule has not ended, a firing does not run (``"skip"``), waits
             (``"queue"``, the default where all is caught up), cancels it (``"cancel-running"``) or runs (``"allow"``).
-        policy: ``queue``, ``priority``, ``retries``, ``backoff`` and ``timeout`` (seconds), ``kernel``.
+        policy: ``queue``, ``priority``, ``retries``, ``backoff`` and ``timeout`` (seconds), ``kernel``,
+            ``max_concurrent``, ``rate`` (such as ``"30/minute"``).
     """
     current = current_run()
     if current is not None:

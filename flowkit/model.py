@@ -118,6 +118,8 @@ class Policy:
     backoff: float = 2.0  #: seconds before the first retry; doubles each time
     timeout: float | None = None  #: seconds for the whole run; None: no limit
     kernel: str | None = None  #: kernel name; None: what the notebook names, or the default
+    max_concurrent: int | None = None  #: of the deployment's runs at once, as its newest version says; None: any number
+    rate: str | None = None  #: of the deployment's runs that start, such as ``30/minute``; likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +219,8 @@ class Deployment:
             "backoff": self.policy.backoff,
             "timeout": self.policy.timeout,
             "kernel": self.policy.kernel,
+            "max_concurrent": self.policy.max_concurrent,
+            "rate": self.policy.rate,
             "keep_succeeded": self.keep_succeeded,
             "keep_failed": self.keep_failed,
             "paused": self.paused,
@@ -431,6 +435,32 @@ class Worker:
             "seen": iso(self.seen),
             "dropped": self.dropped,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    name: str
+    waiting: int
+    running: int
+    max_concurrent: int | None  #: of its runs at once, over all workers; None: as many as there are workers for
+    oldest: datetime | None  #: UTC; when the run was submitted that waits longest
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.name,
+            "waiting": self.waiting,
+            "running": self.running,
+            "max_concurrent": self.max_concurrent,
+            "oldest": iso(self.oldest),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a run is not claimed, though nothing is wrong with it."""
+
+    reason: str
+    until: datetime | None = None  #: UTC; None: nobody knows
 
 
 def iso(at: datetime | None) -> str | None:

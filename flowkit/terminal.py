@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from flowkit.events import Event, fold
-from flowkit.model import Backfill, Deployment, NodeRun, Reason, Run, Skip, State, Worker
+from flowkit.model import Backfill, Deployment, NodeRun, Queue, Reason, Run, Skip, State, Wait, Worker
 
 if TYPE_CHECKING:
     from flowkit.doctor import Finding
@@ -139,6 +139,15 @@ def workers_table(workers: Iterable[Worker], at: datetime) -> Table:
     return table
 
 
+def queues_table(queues: Iterable[Queue], at: datetime) -> Table:
+    table = Table("queue", ">waiting", ">running", ">limit", "oldest waits")
+    for queue in queues:
+        limit = "none" if queue.max_concurrent is None else str(queue.max_concurrent)
+        since = f"{local(queue.oldest)}, {span(at - queue.oldest)} ago" if queue.oldest else ""
+        table.add(queue.name, str(queue.waiting), str(queue.running), limit, since)
+    return table
+
+
 def findings_table(findings: Iterable[Finding]) -> Table:
     looks = {"good": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
     table = Table("", "subject", "found", below="remedy", widest=100)
@@ -212,7 +221,7 @@ class Table:
         return padded
 
 
-def run_details(run: Run) -> Group:
+def run_details(run: Run, wait: Wait | None = None) -> Group:
     """One run's facts, a line each; those it does not have are left out."""
     facts = {
         "run": run.id,
@@ -227,6 +236,7 @@ def run_details(run: Run) -> Group:
         "scheduled for": run.scheduled_for and local(run.scheduled_for),
         "created": local(run.created),
         "next attempt": run.state is State.PENDING and run.available and f"not before {local(run.available)}",
+        "waits": wait and Text(waiting(wait), style="yellow"),
         "started": run.started and local(run.started),
         "finished": run.finished and local(run.finished),
         "duration": run.started and duration(run.started, run.finished),
@@ -241,6 +251,10 @@ def run_details(run: Run) -> Group:
             if value
         )
     )
+
+
+def waiting(wait: Wait) -> str:
+    return f"{wait.reason}, until {local(wait.until)}" if wait.until else wait.reason
 
 
 def parameters(run: Run) -> str:
@@ -341,9 +355,9 @@ def local(at: datetime | None) -> str:
 
 
 def duration(started: datetime | None, finished: datetime | None) -> str:
-    if started is None or finished is None:
-        return ""
-    seconds = (finished - started).total_seconds()
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return str(timedelta(seconds=round(seconds)))
+    return "" if started is None or finished is None else span(finished - started)
+
+
+def span(between: timedelta) -> str:
+    seconds = between.total_seconds()
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

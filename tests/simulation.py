@@ -43,6 +43,7 @@ PATIENCE = 900.0
 EPOCH = datetime(2013, 7, 1, 6, tzinfo=UTC)
 TEXT = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
 EVERY = 7.0  #: seconds between two firings of the schedule
+WIDTH = 2  #: runs of the narrow deployment that may be under way at once
 #: What can happen to a process or a run, or to all processes.
 KINDS = ("kill", "pause", "long pause", "jump", "cut", "slow", "outage", "drain", "cancel")
 #: How far a wall clock may jump, in seconds.
@@ -89,6 +90,7 @@ class Judge:
         self.attempts: dict[str, int] = {}
         self.owners: dict[str, Process] = {}
         self.cancelling: set[str] = set()  #: running, and cancelled by a person
+        self.narrow: set[str] = set()  #: runs of the deployment with a limit
         self.crashes: Counter[str] = Counter()
         self.kernels: list[Kernel] = []
         self.counts: Counter[str] = Counter()
@@ -96,6 +98,8 @@ class Judge:
     def submitted(self, run: Run) -> None:
         self.states.setdefault(run.id, State.PENDING)
         self.attempts.setdefault(run.id, 0)
+        if run.deployment == "narrow":
+            self.narrow.add(run.id)
 
     def answered(self, process: Process | None, name: str, args: tuple[Any, ...], answer: Any, at: float) -> None:
         judge = getattr(self, f"_{name}", None)
@@ -109,6 +113,8 @@ class Judge:
         self._expect(self.states[run.id] is State.PENDING, f"{run.id} was claimed while {self.states[run.id]}")
         self._expect(run.attempt == self.attempts[run.id] + 1, f"{run.id}: attempt {run.attempt} was given twice")
         self.states[run.id], self.attempts[run.id], self.owners[run.id] = State.RUNNING, run.attempt, process
+        at_once = sum(self.states[id] is State.RUNNING for id in self.narrow)
+        self._expect(at_once <= WIDTH, f"{at_once} runs of a deployment are under way, which may have {WIDTH}")
 
     def _beat(self, _: Process, args: tuple[Any, ...], ours: bool, at: float) -> None:
         if ours:
@@ -384,11 +390,12 @@ class World:
             parameters["poison"] = True
         elif chance < 0.3:
             parameters["failures"] = self.random.choice((1, 5))
+        narrow = self.random.random() < 0.5
         run = Run(
             id=f"run{number}",
             key=f"key{number}",
-            deployment=None,
-            version=None,
+            deployment="narrow" if narrow else None,
+            version=1 if narrow else None,
             notebook="/n.ipynb",
             snapshot="digest",
             parameters=parameters,
@@ -491,6 +498,8 @@ class World:
             name="nightly", notebook="/n.ipynb", snapshot="digest", parameters={"seconds": 1.0}, schedule=schedule
         )
         self.store.deploy(nightly, TEXT, now=EPOCH)
+        narrow = Deployment(name="narrow", notebook="/n.ipynb", snapshot="digest", policy=Policy(max_concurrent=WIDTH))
+        self.store.deploy(narrow, TEXT, now=EPOCH)
         for _ in range(self.random.choice((1, 2, 3, 4))):
             self.start()
         for number in range(self.random.randint(3, 14)):

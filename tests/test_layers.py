@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "flowkit"
 
-SHARED = ("model", "errors", "config", "events", "artifacts", "notebook", "parameters")
+SHARED = ("model", "errors", "config", "events", "artifacts", "notebook", "parameters", "rates")
 
 #: room -> what of flowkit it may import. The longest prefix of a module's name decides its room.
 MAY_IMPORT = {

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from flowkit.model import Ending, Run, State
 from flowkit.store import Store
+from flowkit.store import limits as store_limits
 from flowkit.store import runs as store_runs
 from flowkit.store import schedules as store_schedules
 from flowkit.store.runs import Beat
@@ -140,6 +141,18 @@ def a_cursor_that_moves_without_its_run(patch: pytest.MonkeyPatch) -> None:
         return set() if next(calls) % 5 == 4 else insert(*args)  # not in this transaction, and then not at all
 
     patch.setattr(store_schedules, "insert_runs", late)
+
+
+@caught_by("which may have 2")
+def a_claim_that_does_not_count_what_is_under_way(patch: pytest.MonkeyPatch) -> None:
+    hold = store_limits.hold_limits
+
+    def lax(*args: Any) -> Any:
+        held = hold(*args)
+        return held and (held[0], [])
+
+    patch.setattr(store_limits, "_full", lambda row, running: None)
+    patch.setattr(store_runs, "hold_limits", lax)
 
 
 @pytest.mark.parametrize(("mutant", "violation"), MUTANTS, ids=[mutant.__name__ for mutant, _ in MUTANTS])

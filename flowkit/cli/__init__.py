@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from flowkit.cli import deployments, processes, runs, schedules
+from flowkit.cli import deployments, limits, processes, runs, schedules
 from flowkit.cli.options import INTERRUPTED
 from flowkit.errors import FlowkitError
 
@@ -38,6 +38,8 @@ for command in (
     schedules.schedule,
     schedules.backfill,
     schedules.backfills,
+    limits.queues,
+    limits.queue,
     processes.worker,
     processes.dashboard,
     processes.up,

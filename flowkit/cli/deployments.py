@@ -34,6 +34,8 @@ from flowkit.worker.cron import describe
 @schedule_options
 @parameter_options
 @policy_options
+@click.option("--max-concurrent", type=int, help="So many of its runs at once, over all workers.")
+@click.option("--rate", help="So many of its runs start, as in 30/minute.")
 @click.option("--keep-succeeded", type=int, default=KEEP_SUCCEEDED, show_default=True, help="Runs to keep.")
 @click.option("--keep-failed", type=int, default=KEEP_FAILED, show_default=True, help="Runs to keep.")
 @as_json

@@ -118,9 +118,9 @@ def show(run: str, as_json: bool) -> None:
         found = client.store.run(run)
         if as_json:
             return _print_run(client, found)
-        nodes = client.nodes(found)
+        nodes, wait = client.nodes(found), client.store.wait(found, now=now())
     console = terminal.console()
-    console.print(terminal.run_details(found))
+    console.print(terminal.run_details(found, wait))
     if nodes:
         console.print()
         console.print(terminal.nodes_table(nodes))

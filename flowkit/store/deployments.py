@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from flowkit.errors import Conflict, NotFound, did_you_mean
 from flowkit.model import CatchUp, Deployment, Overlap, Schedule
 from flowkit.store.database import Database
+from flowkit.store.limits import DEPLOYMENT, keep_limit
 from flowkit.store.runs import cancel_runs, keep_snapshot, to_policy
 from flowkit.store.schema import deployments, runs, series, skips, snapshots, versions
 from flowkit.store.series import OPEN, hold
@@ -38,6 +39,8 @@ class Deployments(Database):
             connection.execute(sa.select(deployments.c.name).where(deployments.c.name == name).with_for_update())
             before = find_deployment(connection, name)
             after = _deployed(before, deployment, now)
+            policy = after.policy
+            keep_limit(self, connection, DEPLOYMENT, name, width=policy.max_concurrent, rate=policy.rate)
             if after == before:
                 return after, False
             if before is None or after.version > before.version:
@@ -115,6 +118,7 @@ class Deployments(Database):
                     what = "1 run of it is" if count == 1 else f"{count} runs of it are"
                     raise Conflict(f"{name} cannot be deleted: {what} under way; cancel them, or wait for their end")
             connection.execute(sa.delete(skips).where(skips.c.deployment == name))
+            keep_limit(self, connection, DEPLOYMENT, name, width=None)
             connection.execute(sa.delete(deployments).where(deployments.c.name == name))  # and so its versions
         if not found:
             self.deployment(name)  # which raises

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from flowkit.errors import Conflict, NotFound, UsageError
 from flowkit.model import Cause, Ending, Policy, Run, State, sources
 from flowkit.store.database import Database
+from flowkit.store.limits import Shut, find_shut, hold_limits, take
 from flowkit.store.schema import runs, snapshots
 from flowkit.store.series import pass_on, places
 
@@ -90,20 +92,42 @@ class Runs(Database):
 
         The run comes back running, with its attempt counted up. None: there is nothing to do now.
         """
-        with self.writing() as connection:
-            for queue in _best_first(connection, queues, now):
-                best = (
-                    _queued(queue, now, runs.c.id)
-                    # Others that claim at this moment do not wait for us, nor we for them.
-                    .with_for_update(skip_locked=True)
-                    .scalar_subquery()
-                )
-                life = {"beat": 0, "worker": worker, "started": now, "available": None, "output": None}
-                claimed = _move(State.RUNNING).where(runs.c.id == best).values(attempt=runs.c.attempt + 1, **life)
-                row = connection.execute(claimed.returning(runs)).first()
-                if row is not None:
-                    return to_run(row)
+        while True:
+            # Another may have taken the last free place of a limit since we looked: then there is less to be had.
+            with suppress(Overtaken), self.writing() as connection:
+                return self._claim(connection, queues, worker, now)
+
+    def _claim(self, connection: sa.Connection, queues: Sequence[str], worker: str, now: datetime) -> Run | None:
+        limited, shut = find_shut(connection, now)
+        for queue in _best_first(connection, queues, now, shut):
+            # Others that claim at this moment do not wait for us, nor we for them.
+            columns = runs.c.id, runs.c.deployment
+            best = _queued(queue, now, *columns[: 1 + limited], shut=shut).with_for_update(skip_locked=True)
+            life = {"beat": 0, "worker": worker, "started": now, "available": None, "output": None}
+            claimed = _move(State.RUNNING).values(attempt=runs.c.attempt + 1, **life).returning(runs)
+            if not limited:
+                row = connection.execute(claimed.where(runs.c.id == best.scalar_subquery())).first()
+            else:
+                row = self._claim_within(connection, queue, connection.execute(best).first(), claimed, now)
+            if row is not None:
+                return to_run(row)
         return None
+
+    def _claim_within(
+        self, connection: sa.Connection, queue: str, best: sa.Row[Any] | None, claimed: sa.Update, now: datetime
+    ) -> sa.Row[Any] | None:
+        """Claim it if that is within the limits of its queue and its deployment."""
+        if best is None:
+            return None
+        limits = hold_limits(connection, queue, best.deployment, now)
+        if limits is None:
+            raise Overtaken
+        held, room = limits
+        row = connection.execute(claimed.where(runs.c.id == best.id, *room)).first()
+        if row is None:
+            raise Overtaken
+        take(self, connection, held, now)
+        return row
 
     def beat(self, run: str, attempt: int) -> bool:
         """Say that the attempt lives. False: the run is no longer ours, stop it."""
@@ -317,10 +341,12 @@ class Runs(Database):
 
     def ready(self, queues: Sequence[str], *, now: datetime, limit: int) -> int:
         """How many runs of these queues could be claimed now; no more than *limit* are counted."""
-        some = sa.select(runs.c.id).where(_runnable(now), runs.c.queue.in_(queues)).limit(limit)
-        query = sa.select(sa.func.count()).select_from(some.subquery())
         with self.reading() as connection:
-            return connection.execute(query).scalar_one()
+            _, shut = find_shut(connection, now)
+            open = [queue for queue in queues if queue not in shut.queues]
+            runnable = _runnable(now), runs.c.queue.in_(open), *shut.free(runs.c.deployment)
+            some = sa.select(runs.c.id).where(*runnable).limit(limit)
+            return connection.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one()
 
 
 def insert_run(database: Database, connection: sa.Connection, run: Run) -> bool:
@@ -471,23 +497,29 @@ def _mine(statement: Statement, run: str, attempt: int) -> Statement:
     return statement.where(runs.c.id == run, runs.c.attempt == attempt, runs.c.state == State.RUNNING.value)
 
 
-def _best_first(connection: sa.Connection, queues: Sequence[str], now: datetime) -> Sequence[str]:
-    """The queues in the order of their best runnable runs.
+class Overtaken(Exception):
+    """Another claim was faster."""
+
+
+def _best_first(connection: sa.Connection, queues: Sequence[str], now: datetime, shut: Shut) -> Sequence[str]:
+    """The queues in the order of their best runnable runs, without those that are shut.
 
     One statement over several queues would sort all that waits in them: the index keeps each queue sorted, not all.
     """
+    queues = [queue for queue in dict.fromkeys(queues) if queue not in shut.queues]
     if len(queues) < 2:
         return queues
     columns = runs.c.queue, runs.c.priority, runs.c.created, runs.c.id
-    heads = [sa.select(_queued(queue, now, *columns).subquery()) for queue in dict.fromkeys(queues)]
+    heads = [sa.select(_queued(queue, now, *columns, shut=shut).subquery()) for queue in queues]
     found = connection.execute(sa.union_all(*heads)).all()
     return [row.queue for row in sorted(found, key=lambda row: (-row.priority, row.created, row.id))]
 
 
-def _queued(queue: str, now: datetime, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+def _queued(queue: str, now: datetime, *columns: sa.ColumnElement[Any], shut: Shut) -> sa.Select[Any]:
     """The best runnable run of a queue."""
     order = runs.c.priority.desc(), runs.c.created, runs.c.id
-    return sa.select(*columns).where(_runnable(now), runs.c.queue == queue).order_by(*order).limit(1)
+    runnable = _runnable(now), runs.c.queue == queue, *shut.free(runs.c.deployment)
+    return sa.select(*columns).where(*runnable).order_by(*order).limit(1)
 
 
 def _runnable(now: datetime) -> sa.ColumnElement[bool]:

@@ -248,7 +248,13 @@ runs = Table(
         postgresql_where=text("series IS NOT NULL"),
         sqlite_where=text("series IS NOT NULL"),
     ),
-    Index("runs_running", "id", postgresql_where=text("state = 'running'"), sqlite_where=text("state = 'running'")),
+    Index(
+        "runs_running",
+        "deployment",
+        "queue",
+        postgresql_where=text("state = 'running'"),
+        sqlite_where=text("state = 'running'"),
+    ),
 )
 
 events = Table(
@@ -260,6 +266,30 @@ events = Table(
     Column("output", Boolean, nullable=False),  # all of the chunk is what the notebook printed, or none of it is
     Column("chunk", Text, nullable=False),  # a JSON list of events
     PrimaryKeyConstraint("run", "attempt", "seq", name="events_pkey"),
+)
+
+# How much of something may be done: by the runs of a queue or a deployment, or by all nodes that name it.
+limits = Table(
+    "limits",
+    metadata,
+    Column("kind", Name, nullable=False),
+    Column("name", Name, nullable=False),
+    Column("width", Number),  # so many at once
+    Column("many", Number),  # so many in any span of
+    Column("seconds", Number),  # so many seconds
+    Column("taken", Number, nullable=False),  # how many of that rate, modulo its count
+    PrimaryKeyConstraint("kind", "name", name="limits_pkey"),
+)
+
+# The newest of what a rate has let pass: a ring, in which the next one takes the place of the oldest.
+grants = Table(
+    "grants",
+    metadata,
+    Column("kind", Name, nullable=False),
+    Column("name", Name, nullable=False),
+    Column("slot", Number, nullable=False),
+    Column("at", Instant, nullable=False),
+    PrimaryKeyConstraint("kind", "name", "slot", name="grants_pkey"),
 )
 
 workers = Table(

@@ -15,7 +15,7 @@ import panel as pn
 import param
 from panel.custom import JSComponent
 
-from flowkit.model import NodeRun, Run, State
+from flowkit.model import NodeRun, Run, State, Wait
 from flowkit.server.dashboard.reading import Asked, Followed, Overview, Reader, Seen, View
 
 #: Nodes of one run that are shown; of more, those that failed or are running come first.
@@ -118,7 +118,7 @@ class Viewer:
             message |= self._rows_changed(seen.runs)
             message["missing"] = seen.missing
             if seen.followed is not None:
-                message |= self._news("run", _details(seen.followed.run))
+                message |= self._news("run", _details(seen.followed.run, seen.followed.wait))
                 message |= self._news("nodes", _nodes(seen.followed.nodes))
                 message |= self._output(seen.followed)
         self.component.tell(message)
@@ -177,7 +177,7 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _details(run: Run) -> dict[str, Any]:
+def _details(run: Run, wait: Wait | None) -> dict[str, Any]:
     parameters = [[name, _cut(repr(value))] for name, value in list(run.parameters.items())[:PARAMETERS]]
     return _row(run) | {
         "version": run.version,
@@ -189,6 +189,7 @@ def _details(run: Run) -> dict[str, Any]:
         "priority": run.policy.priority,
         "worker": run.worker,
         "available": _seconds(run.available),
+        "wait": wait and [wait.reason, _seconds(wait.until)],
         "output": run.output,
         "parameters": parameters,
         "unshown": len(run.parameters) - len(parameters),

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from flowkit.errors import NotFound, Unavailable
 from flowkit.events import Event, fold
-from flowkit.model import LIVE, Deployment, NodeRun, Run, State, Worker, now
+from flowkit.model import LIVE, Deployment, NodeRun, Run, State, Wait, Worker, now
 from flowkit.store import Store
 
 log = logging.getLogger("flowkit.server")
@@ -73,19 +73,21 @@ class Followed:
 
     run: Run
     nodes: list[NodeRun] = field(default_factory=list)
+    wait: Wait | None = None  #: why it is not claimed
     log: list[Output] = field(default_factory=list)  #: its end
     position: int = 0  #: of the store's events
     steps: list[Event] = field(default_factory=list)  #: all events but output
     outputs: int = 0  #: pieces of output so far
 
-    def read(self, store: Store) -> Followed:
+    def read(self, store: Store, at: datetime) -> Followed:
         """As it is now; the same object if nothing has happened."""
         run = store.run(self.run.id)
         if run.attempt != self.run.attempt:
-            return Followed(run).read(store)
+            return Followed(run).read(store, at)
         # Also after the end: what was recorded right before it comes with the next look.
         position, events = store.events(run.id, attempt=run.attempt, after=self.position)
-        if run == self.run and not events:
+        wait = store.wait(run, now=at)
+        if run == self.run and not events and wait == self.wait:
             return self
         steps = self.steps + [event for event in events if event.kind != "output"]
         said = [event for event in events if event.kind == "output"]
@@ -93,6 +95,7 @@ class Followed:
         return Followed(
             run=run,
             nodes=fold(steps, ended=run.state.final),
+            wait=wait,
             log=_tail(self.log + pieces),
             position=position,
             steps=steps,
@@ -172,7 +175,7 @@ class Reader:
         try:
             overview = self._overview(at)
             pages = {view: self._page(view) for view in {question.view for _, question in asked}}
-            self._follow({question.run for _, question in asked if question.run})
+            self._follow({question.run for _, question in asked if question.run}, at)
         except Exception as error:  # whatever it is, the next time may be better; the page must not stand still
             if not isinstance(error, Unavailable):
                 log.exception("the dashboard could not read the store")
@@ -214,7 +217,7 @@ class Reader:
                 return None
         return self._before[id]
 
-    def _follow(self, ids: set[str]) -> None:
+    def _follow(self, ids: set[str], at: datetime) -> None:
         """*ids* as people give them: whole, or the beginning of one."""
         for gone in self._followed.keys() - ids:
             del self._followed[gone]
@@ -222,7 +225,7 @@ class Reader:
             known = self._followed.get(id)
             try:
                 followed = known if isinstance(known, Followed) else Followed(self._store.run(id))
-                self._followed[id] = followed.read(self._store)
+                self._followed[id] = followed.read(self._store, at)
             except NotFound as error:
                 self._followed[id] = error
 

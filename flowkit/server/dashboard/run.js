@@ -126,6 +126,7 @@ class Detail {
       ["Worker", run.worker, "right"],
       ["Version", run.version && String(run.version), "right"],
       ["Next attempt", run.state === "pending" && run.available ? when(run.available, true) : "", "right"],
+      ["Waits", run.wait && run.wait[0] + (run.wait[1] ? `, until ${when(run.wait[1], true)}` : ""), "wide"],
       ["Notebook", run.notebook, "wide"],
     ];
     this.facts.replaceChildren(...facts.filter(([, value]) => value).map(fact));

@@ -121,7 +121,7 @@ def upgrade() -> None:
     scheduled = ["deployment", "state", "scheduled_for"]
     _index("runs_of_schedule", "runs", scheduled, where="scheduled_for IS NOT NULL")
     _index("runs_of_series", "runs", ["series", "state", "place"], where="series IS NOT NULL")
-    _index("runs_running", "runs", ["id"], where="state = 'running'")
+    _index("runs_running", "runs", ["deployment", "queue"], where="state = 'running'")
     op.create_table(
         "events",
         sa.Column("run", NAME, sa.ForeignKey("runs.id", name="events_run", ondelete="CASCADE"), nullable=False),
@@ -130,6 +130,24 @@ def upgrade() -> None:
         sa.Column("output", sa.Boolean, nullable=False),
         sa.Column("chunk", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("run", "attempt", "seq", name="events_pkey"),
+    )
+    op.create_table(
+        "limits",
+        sa.Column("kind", NAME, nullable=False),
+        sa.Column("name", NAME, nullable=False),
+        sa.Column("width", sa.Integer),
+        sa.Column("many", sa.Integer),
+        sa.Column("seconds", sa.Integer),
+        sa.Column("taken", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("kind", "name", name="limits_pkey"),
+    )
+    op.create_table(
+        "grants",
+        sa.Column("kind", NAME, nullable=False),
+        sa.Column("name", NAME, nullable=False),
+        sa.Column("slot", sa.Integer, nullable=False),
+        sa.Column("at", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("kind", "name", "slot", name="grants_pkey"),
     )
     op.create_table(
         "workers",
