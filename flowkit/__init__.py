@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flowkit.errors import FlowkitError, GraphError, NodeFailed
     from flowkit.flow.current import current_run
     from flowkit.flow.flow import Flow
+    from flowkit.flow.formats import format
     from flowkit.flow.node import value
     from flowkit.flow.outcome import Outcome
     from flowkit.flow.ports import convert
@@ -28,6 +29,7 @@ _HOMES = {
     "convert": "flowkit.flow.ports",
     "current_run": "flowkit.flow.current",
     "deploy": "flowkit.client",
+    "format": "flowkit.flow.formats",
     "submit": "flowkit.client",
     "value": "flowkit.flow.node",
     "view": "flowkit.client",
@@ -43,6 +45,7 @@ __all__ = [
     "convert",
     "current_run",
     "deploy",
+    "format",
     "submit",
     "value",
     "view",

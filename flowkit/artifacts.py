@@ -10,10 +10,11 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
 
 from flowkit.errors import Unavailable
 
@@ -28,7 +29,7 @@ class Artifacts:
         self._local: Path | None = None
         self._remote: Any = None
         if scheme == "file":
-            self._local = Path(url2pathname(urlsplit(url).path))
+            self._local = Path(unquote(urlsplit(url).path))
         elif "://" not in url:
             self._local = Path(url).expanduser().absolute()
         else:
@@ -62,6 +63,75 @@ class Artifacts:
         except OSError as error:
             raise Unavailable(f"cannot read the artifact {self.locate(path)}: {error.strerror or error}") from error
 
+    @contextlib.contextmanager
+    def scratch(self, folder: str) -> Iterator[Scratch]:
+        """A file to fill and then publish under a name in *folder*; gone afterwards if it was not.
+
+        Unlike ``write`` it does not wait for the disk: for what carries a digest, and can be made again.
+        """
+        place = self._local / folder if self._local else None
+        try:
+            if place is not None:
+                place.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=place, prefix=".scratch.")
+        except OSError as error:
+            raise Unavailable(f"cannot write into {self.locate(folder)}: {error.strerror or error}") from error
+        made = Scratch(os.fdopen(handle, "w+b"), Path(name), self, folder)
+        try:
+            yield made
+        except OSError as error:
+            raise Unavailable(f"cannot write into {self.locate(folder)}: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):  # what could not be written to the disk cannot be closed either
+                made.file.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+    def open(self, path: str) -> IO[bytes] | None:
+        """The file to read and seek in, or None if there is none."""
+        try:
+            if self._local:
+                return (self._local / path).open("rb")
+            file: IO[bytes] = self._remote.open(f"{self._root}/{path}", "rb")
+            return file
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unavailable(f"cannot read the artifact {self.locate(path)}: {error.strerror or error}") from error
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The files that lie in the folder itself, and how many bytes each has; empty if there is no folder."""
+        try:
+            if self._local:
+                with os.scandir(self._local / folder) as found:
+                    return {one.name: one.stat().st_size for one in found if one.is_file()}
+            self._remote.invalidate_cache()  # fsspec remembers listings, and others write here
+            listed = self._remote.ls(f"{self._root}/{folder}", detail=True)
+            return {one["name"].rpartition("/")[2]: one["size"] or 0 for one in listed if one["type"] == "file"}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise Unavailable(f"cannot list the artifacts in {self.locate(folder)}: {error}") from error
+
+    def remove_files(self, folder: str, names: Iterable[str]) -> None:
+        """Remove these files of the folder; those that are not there are passed over."""
+        for name in names:
+            try:
+                if self._local:
+                    (self._local / folder / name).unlink()
+                else:
+                    self._remote.rm_file(f"{self._root}/{folder}/{name}")
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise Unavailable(f"cannot remove {self.locate(folder)}/{name}: {error}") from error
+
+    def _publish(self, scratch: Path, path: str) -> None:
+        if self._local:
+            os.replace(scratch, self._local / path)
+        else:
+            self._remote.put_file(str(scratch), f"{self._root}/{path}")
+
     def remove(self, folder: str) -> None:
         """Remove a folder and all in it; nothing happens if it is not there."""
         try:
@@ -73,6 +143,21 @@ class Artifacts:
             pass
         except OSError as error:
             raise Unavailable(f"cannot remove the artifacts in {self.locate(folder)}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """A file that nobody sees yet."""
+
+    file: IO[bytes]
+    _path: Path
+    _artifacts: Artifacts
+    _folder: str
+
+    def publish(self, name: str) -> None:
+        """Whole under its name from now on, in place of what was there."""
+        self.file.flush()
+        self._artifacts._publish(self._path, f"{self._folder}/{name}")
 
 
 def run_path(run: str, attempt: int, name: str) -> str:

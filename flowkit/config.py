@@ -55,6 +55,7 @@ class Config:
     artifacts_url: str
     lease: float
     grace: float
+    keep: int
     run_folder: Path | None
 
     @property
@@ -83,6 +84,7 @@ class Config:
         FLOWKIT_ARTIFACTS_URL  where executed notebooks go, any fsspec URL; a folder in FLOWKIT_HOME
         FLOWKIT_LEASE          seconds a worker may be silent before its runs are handed back; 15
         FLOWKIT_GRACE          seconds a stopping worker waits for its runs before it hands them back; 10
+        FLOWKIT_KEEP           gigabytes of nodes' results to keep of each deployment, the newest; 0 keeps none; 10
         FLOWKIT_KERNEL_ENV     variables of the worker that kernels get too, as in "DATABASE_URL,AWS_*"; none
         """
         env = os.environ if env is None else env
@@ -95,6 +97,7 @@ class Config:
             artifacts_url=env.get("FLOWKIT_ARTIFACTS_URL") or str(home / "artifacts"),
             lease=_seconds(env, "FLOWKIT_LEASE", 15.0),
             grace=_seconds(env, "FLOWKIT_GRACE", 10.0),
+            keep=_gigabytes(env, "FLOWKIT_KEEP", 10.0),
             run_folder=Path(folder) if folder else None,
         )
 
@@ -189,13 +192,23 @@ def _sentinels(url: str) -> Sentinels | None:
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
-    text = env.get(name)
+    value = _number(env.get(name), default)
+    if not 0 < value < float("inf"):
+        raise UsageError(f"{name} is {env[name]!r}; it must be a number of seconds above 0")
+    return value
+
+
+def _gigabytes(env: Mapping[str, str], name: str, default: float) -> int:
+    value = _number(env.get(name), default)
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{name} is {env[name]!r}; it must be a number of gigabytes, 0 or more")
+    return int(value * 1e9)
+
+
+def _number(text: str | None, default: float) -> float:
     if not text:
         return default
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise UsageError(f"{name} is {text!r}; it must be a number of seconds above 0")
-    return value
+        return -1.0

@@ -25,7 +25,8 @@ class Event:
     """One thing that happened.
 
     flow    a flow began to run; ``flow`` is its name, ``data`` is ``{"nodes": {node: [nodes it reads]}}`` in order
-    node    a node (``name``; ``report[3]`` for an item) of ``flow`` entered ``state``
+    node    a node (``name``; ``report[3]`` for an item) of ``flow`` entered ``state``; ``data`` of one that succeeded
+            says where its result is ``kept``, and whose it ``reused``, if so
     cell    code cell number ``name`` (counted from 1, code cells only) entered ``state``
     output  ``name`` is ``stdout`` or ``stderr``, ``data`` the text
     """
@@ -101,8 +102,15 @@ def _advance(nodes: dict[tuple[str, str], NodeRun], key: tuple[str, str], event:
     started = before.started
     if event.state is State.RUNNING and (started is None or event.attempt == 1):
         started = at
+    note = event.data if isinstance(event.data, dict) else {}
     nodes[key] = replace(
-        before, state=event.state, started=started, finished=at if event.state.final else None, error=event.error
+        before,
+        state=event.state,
+        started=started,
+        finished=at if event.state.final else None,
+        error=event.error,
+        kept=note.get("kept"),
+        reused=note.get("reused"),
     )
 
 

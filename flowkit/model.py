@@ -361,6 +361,8 @@ class NodeRun:
     started: datetime | None = None
     finished: datetime | None = None
     error: str | None = None
+    kept: str | None = None  #: under which name its result is kept, see ``shelf``; None: it is not
+    reused: str | None = None  #: whose result it took instead of computing one: ``attempt 1``, ``run 1a2b3c4d``
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -369,6 +371,8 @@ class NodeRun:
             "started": iso(self.started),
             "finished": iso(self.finished),
             "error": self.error,
+            "kept": self.kept,
+            "reused": self.reused,
         }
 
 

@@ -99,9 +99,13 @@ def nodes_table(nodes: Iterable[NodeRun]) -> Table:
             state(node.state),
             local(node.started),
             duration(node.started, node.finished),
-            below=node.error,
+            below=node.error or _reused(node),
         )
     return table
+
+
+def _reused(node: NodeRun) -> str:
+    return f"reused from {node.reused}" if node.reused else ""
 
 
 def firings_table(firings: Iterable[tuple[datetime, datetime, str | None]], zone: str) -> Table:
@@ -346,6 +350,8 @@ class Following:
         line = Text.assemble((f"{mark} ", style), node.name, (f"  {duration(node.started, node.finished)}", "dim"))
         if node.error:
             line.append(f"  {node.error}", style="red" if node.state is State.FAILED else "dim")
+        elif node.reused:
+            line.append(f"  {_reused(node)}", style="dim")
         self._console.print(line)
 
 

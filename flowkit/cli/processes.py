@@ -36,6 +36,7 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
             ring=client.ring,
             lease=config.lease,
             folder=config.home / "work",
+            keep=config.keep,
         )
         log = logging.getLogger("flowkit.worker")
         log.info("worker on %s, %d at once; store %s", ", ".join(queues), concurrency, client.store.shown)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowkit.errors import GraphError, NodeFailed, UsageError, did_you_mean
-from flowkit.flow import code, draw, node, ports, rerun, runner
+from flowkit.flow import draw, node, ports, rerun, runner
+from flowkit.flow.checkpoint import keeping
 from flowkit.flow.graph import Graph
 from flowkit.flow.log import log_of_current_run
 from flowkit.flow.node import Node
@@ -49,6 +51,8 @@ class Flow:
         retries: int = 0,
         delay: float = 1.0,
         timeout: float | None = None,
+        checkpoint: bool = True,
+        cache: str | float | timedelta | None = None,
     ) -> Callable[[Function], Function]: ...
 
     def node(
@@ -62,6 +66,8 @@ class Flow:
         retries: int = 0,
         delay: float = 1.0,
         timeout: float | None = None,
+        checkpoint: bool = True,
+        cache: str | float | timedelta | None = None,
     ) -> Any:
         """Make a function a node under its own name, and return it unchanged. A second time replaces the node.
 
@@ -78,6 +84,10 @@ class Flow:
             delay: seconds before the first retry; doubles each time.
             timeout: seconds for one attempt. Its thread cannot be stopped: it is left behind, and may still do
                 something after the node has failed.
+            checkpoint: False: a worker's run does not keep the result, and each of its attempts computes it anew,
+                because it is large and quickly made, or because the work must be done again.
+            cache: for how long a result may be reused by any run, here or in a worker, that has the same code and gives
+                it the same: ``"12h"``, ``"1d"``, seconds. What it reads from elsewhere is not looked at.
         """
 
         def add(function: Function) -> Function:
@@ -92,6 +102,8 @@ class Flow:
                     retries=retries,
                     delay=delay,
                     timeout=timeout,
+                    checkpoint=checkpoint,
+                    cache=cache,
                 )
             )
             return function
@@ -109,6 +121,8 @@ class Flow:
         retries: int = 0,
         delay: float = 1.0,
         timeout: float | None = None,
+        checkpoint: bool = True,
+        cache: str | float | timedelta | None = None,
         inputs: Mapping[str, Any] | None = None,
         **more_inputs: Any,
     ) -> str:
@@ -129,6 +143,8 @@ class Flow:
             retries=retries,
             delay=delay,
             timeout=timeout,
+            checkpoint=checkpoint,
+            cache=cache,
         )
         self._add(made)
         return made.name
@@ -212,7 +228,7 @@ class Flow:
             return last
         outcome = Outcome(self.name, graph, given, values)
         rerun.continued(last, graph, rerun.with_readers(graph, due), outcome)
-        return self._run(outcome, executor, threads)
+        return self._run(outcome, executor, threads, afresh=frozenset(names))
 
     def stale(self, /, **parameters: Any) -> list[str]:
         """The nodes without a result, or whose code, wiring, parameters or inputs changed since it was made.
@@ -227,11 +243,19 @@ class Flow:
         before = self.outcome.given if self.outcome else {}
         return {name: value for name, value in before.items() if name in self.graph.parameters} | dict(parameters)
 
-    def _run(self, outcome: Outcome, executor: Executor | None, threads: int | None) -> Outcome:
+    def _run(
+        self,
+        outcome: Outcome,
+        executor: Executor | None,
+        threads: int | None,
+        *,
+        afresh: frozenset[str] = frozenset(),
+    ) -> Outcome:
         log = log_of_current_run()
         self.outcome = outcome
         threads = threads or runner.threads_by_default()
-        progress = Progress(outcome, dict(outcome.parameters), log)
+        values = dict(outcome.parameters)
+        progress = Progress(outcome, values, log, keeping(outcome, values, afresh=afresh))
         try:
             if executor is not None:
                 runner.run_on(progress, executor)
@@ -251,14 +275,6 @@ class Flow:
             message, error = failure
             raise NodeFailed(message, outcome) from error
         return outcome
-
-    def to_python(self) -> str:
-        """The Python that makes this flow, in the style of a notebook. Running it gives the same flow, and text, again.
-
-        With what the functions use of the notebook: imports, other functions, constants. What has no text is refused
-        if it belongs to a node, and named in a comment if a function only uses it.
-        """
-        return code.source(self)
 
     def svg(self) -> str:
         """The picture: every node with its ports and, after a run, its state."""

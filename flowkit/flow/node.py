@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from flowkit.errors import GraphError, did_you_mean
@@ -52,6 +54,8 @@ class Node:
     retries: int = 0
     delay: float = 1.0  #: seconds before the first retry; doubles each time
     timeout: float | None = None  #: seconds for one attempt
+    checkpoint: bool = True  #: a worker's run keeps what it returns, for its later attempts
+    cache: float | None = None  #: seconds for which any run may reuse what it returned; None: none does
     positional: tuple[str, ...] = ()  #: parameters that cannot be given by name, in order
 
     def item(self, index: int) -> str:
@@ -92,6 +96,8 @@ def make(
     retries: int,
     delay: float,
     timeout: float | None,
+    checkpoint: bool,
+    cache: str | float | timedelta | None,
 ) -> Node:
     """The node a function makes.
 
@@ -130,6 +136,8 @@ def make(
         retries=retries,
         delay=delay,
         timeout=timeout,
+        checkpoint=checkpoint,
+        cache=None if cache is None else _lifetime(name, cache),
         positional=tuple(key for key, one in parameters.items() if one.kind is inspect.Parameter.POSITIONAL_ONLY),
     )
 
@@ -141,6 +149,23 @@ def _check_options(name: str, retries: int, delay: float, timeout: float | None)
         raise GraphError(f"node {name!r} has delay={delay!r}; it must be a number of seconds, 0 or more")
     if timeout is not None and (not isinstance(timeout, int | float) or not timeout > 0):
         raise GraphError(f"node {name!r} has timeout={timeout!r}; it must be a number of seconds above 0, or None")
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def _lifetime(name: str, cache: str | float | timedelta) -> float:
+    """Seconds; ``"1d"``, ``"12h"``, a timedelta."""
+    seconds: float = -1.0
+    if isinstance(cache, timedelta):
+        seconds = cache.total_seconds()
+    elif isinstance(cache, int | float) and not isinstance(cache, bool):
+        seconds = cache
+    elif isinstance(cache, str) and (read := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", cache.strip())):
+        seconds = float(read[1]) * _UNITS[read[2]]
+    if not 0 < seconds < float("inf"):
+        raise GraphError(f"node {name!r} has cache={cache!r}; say for how long: '12h', '1d', or a number of seconds")
+    return float(seconds)
 
 
 def _parameters(function: Callable[..., Any], name: str) -> dict[str, inspect.Parameter]:

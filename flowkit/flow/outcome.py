@@ -53,6 +53,7 @@ class Outcome(Mapping[str, Any]):
         self.states: dict[str, State] = {wired.node.name: State.PENDING for wired in graph.nodes}
         self.causes: dict[str, str] = {}  #: skipped node -> the node whose failure is the cause
         self.records: list[Record] = []  #: what happened to nodes, appended as it happens
+        self.notes: dict[str, dict[str, str]] = {}  #: node or item -> where its result is kept, and was taken from
         self._kept: dict[str, Origin] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -109,13 +110,15 @@ class Outcome(Mapping[str, Any]):
         self.errors |= {name: error for name, error in earlier.errors.items() if _owner(name) in kept}
         self.reasons |= {name: reason for name, reason in earlier.reasons.items() if _owner(name) in kept}
         self.records = [record for record in earlier.records if _owner(record[1]) in kept]
+        self.notes = {name: note for name, note in earlier.notes.items() if _owner(name) in kept}
 
     def finish(self) -> None:
         self.finished = epoch()
 
     def event(self, record: Record) -> Event:
         at, name, state, error, attempt = record
-        return Event("node", at, name, self.flow, state, error, attempt)
+        note = self.notes.get(name) if state is State.SUCCEEDED else None
+        return Event("node", at, name, self.flow, state, error, attempt, note)
 
     def failure(self) -> tuple[str, BaseException] | None:
         """What failed in this run, on one line, and the author's exception behind it; None if nothing did."""
@@ -210,10 +213,14 @@ def rows(nodes: list[NodeRun]) -> list[tuple[str, str, str, str]]:
         rest = [node for node in nodes if node.state is not State.FAILED][: _SHOWN - len(telling)]
         chosen = {id(node) for node in [*telling, *rest]}
         kept = [node for node in nodes if id(node) in chosen]
-    found = [(node.name, node.state.value, _took(node), node.error or "") for node in kept]
+    found = [(node.name, node.state.value, _took(node), node.error or _reused(node)) for node in kept]
     if len(kept) < len(nodes):
         found.append((f"… {len(nodes) - len(kept)} more", "", "", ""))
     return found
+
+
+def _reused(node: NodeRun) -> str:
+    return f"reused from {node.reused}" if node.reused else ""
 
 
 def _took(node: NodeRun) -> str:

@@ -6,13 +6,16 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowkit.events import Event
 from flowkit.flow.graph import Wired
 from flowkit.flow.log import Log
 from flowkit.flow.outcome import Outcome, explain
 from flowkit.model import State, epoch
+
+if TYPE_CHECKING:
+    from flowkit.flow.checkpoint import Keeping
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +45,9 @@ class Progress:
     become ready, the next for the same thread first.
     """
 
-    def __init__(self, outcome: Outcome, values: dict[str, Any], log: Log | None) -> None:
+    def __init__(
+        self, outcome: Outcome, values: dict[str, Any], log: Log | None, keeping: Keeping | None = None
+    ) -> None:
         graph, due = outcome.graph, outcome.due
         self._outcome = outcome
         self._remember = outcome.records.append
@@ -59,6 +64,7 @@ class Progress:
         self._running: dict[str, int] = {}  # name of node or item -> attempt
         self._lock = threading.Lock()
         self._log = log
+        self.keeping = keeping  #: where results may be found instead of computed; None: nowhere
         self.stopped = False
         if log:
             log.add(Event("flow", outcome.started, flow=outcome.flow, data={"nodes": graph.reads}))

@@ -69,6 +69,9 @@ def run_on(progress: Progress, executor: Executor) -> None:
                 if step.wired.node.map and step.index is None:
                     ready.extendleft(reversed(progress.spread(step, arguments)))
                     continue
+                if progress.keeping is not None and (found := progress.keeping.find(step, arguments)) is not None:
+                    ready.extendleft(reversed(progress.succeed(step, found.value)))
+                    continue
                 flying[step] = future = _submit(executor, step, arguments, in_process)
                 future.add_done_callback(lambda future, step=step: arrived.put((step, future)))  # type: ignore[misc]
             if progress.done():
@@ -79,8 +82,8 @@ def run_on(progress: Progress, executor: Executor) -> None:
             except queue.Empty:
                 continue
             del flying[step]
-            found, pause = _land(progress, step, future)
-            ready.extendleft(reversed(found))
+            landed, pause = _land(progress, step, future)
+            ready.extendleft(reversed(landed))
             if pause is not None:
                 timers.add(pause, step)
     finally:
@@ -101,6 +104,9 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
     node = step.wired.node
     if node.map and step.index is None:
         return progress.spread(step, arguments), None, step
+    keeping = progress.keeping
+    if keeping is not None and (found := keeping.find(step, arguments)) is not None:
+        return progress.succeed(step, found.value), None, step
     try:
         if node.timeout is None:
             value = step.wired.call(**arguments)
@@ -110,6 +116,8 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
         if here and isinstance(error, KeyboardInterrupt):
             raise
         return *_failed(progress, step, error), step
+    if keeping is not None:
+        keeping.keep(step, value)
     return progress.succeed(step, value), None, step
 
 
@@ -291,4 +299,6 @@ def _land(progress: Progress, step: Step, future: Future[Any]) -> tuple[list[Ste
         value = future.result()
     except (Exception, SystemExit) as error:
         return _failed(progress, step, error)
+    if progress.keeping is not None:
+        progress.keeping.keep(step, value)
     return progress.succeed(step, value), None

@@ -22,6 +22,7 @@ from flowkit.store import Store
 from flowkit.worker import cron
 from flowkit.worker.executed import mark_crashed
 from flowkit.worker.kernel import Order, Stop, run_notebook
+from flowkit.worker.results import Results
 
 log = logging.getLogger("flowkit.worker")
 
@@ -34,6 +35,9 @@ PERSIST = 120.0
 
 #: The part of the lease after which a worker whose beats do not arrive stops its kernels: before others may take over.
 FENCE = 2 / 3
+
+#: Seconds between two looks for results in the cache that nobody may take any more.
+EXPIRE = 3600.0
 
 #: How long it is known which firings did not run.
 SKIPS_KEPT = timedelta(days=90)
@@ -60,6 +64,7 @@ class Dispatcher:
         ring: Ring,
         lease: float,
         folder: Path,
+        keep: int = 0,
         execute: Execute = run_notebook,
         clock: Clock = Clock(),
     ) -> None:
@@ -68,6 +73,7 @@ class Dispatcher:
             ring: told of every run that has become ready here.
             lease: seconds another worker's beat may stand still before its run is handed on.
             folder: run folders go here, and are gone when their attempt is over.
+            keep: bytes of nodes' results to keep of one deployment.
             execute: what runs an order to its ending.
         """
         self.worker = worker
@@ -75,6 +81,8 @@ class Dispatcher:
         self.left = threading.Event()  #: the worker is gone; nothing beats any more
         self._store = store
         self._artifacts = artifacts
+        self._results = Results(artifacts, limit=keep)
+        self._expired = clock.monotonic()
         self._ring = ring
         self._lease = lease
         self._folder = folder
@@ -144,6 +152,7 @@ class Dispatcher:
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._results.order(folder)
             order = Order(
                 notebook=self._store.snapshot(run.snapshot),
                 parameters=run.parameters,
@@ -179,6 +188,7 @@ class Dispatcher:
                     return
                 after = self._store.finish(run.id, run.attempt, ending, now=self._clock.now())
                 if after is not None:
+                    self._results.ended(after)
                     log.info("run %s of %s: %s", run.id[:8], run.label, _how(after, ending))
                     if after.state is State.PENDING and after.available is None:
                         self._ring(after)
@@ -263,6 +273,11 @@ class Dispatcher:
             self._store.forget([run.id for run in runs])
             log.info("forgot %d runs beyond their retention", len(runs))
         self._store.forget_skips(before=self._clock.now() - SKIPS_KEPT)
+        for run in self._results.trim(self._store):
+            log.info("forgot the kept results of run %s of %s: too many are kept of it", run.id[:8], run.label)
+        if self._clock.monotonic() - self._expired >= EXPIRE:
+            self._expired = self._clock.monotonic()
+            self._results.expire(self._clock.now())
 
     def hand_back(self) -> None:
         """Stop what still runs; its attempts go back to the queue."""

@@ -213,6 +213,7 @@ def _nodes(nodes: list[NodeRun]) -> dict[str, Any]:
                 "started": _seconds(node.started),
                 "finished": _seconds(node.finished),
                 "error": _cut(node.error or ""),
+                "note": f"reused from {node.reused}" if node.reused else "",
             }
             for node in shown
         ],

@@ -14,7 +14,7 @@ function fillNode(row, node, { from, to, now }) {
   }
   write(name.firstChild, node.name);
   name.firstChild.title = node.name;
-  write(name.lastChild, node.error);
+  write(name.lastChild, node.error || node.note);
   const bar = lane.firstChild;
   bar.className = `bar ${node.state}`;
   const begin = node.started ?? to;
