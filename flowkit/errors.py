@@ -10,7 +10,8 @@
     │   └── Conflict          the run or deployment is in a state that does not allow it
     ├── Unavailable           a server, folder or file that should answer does not
     ├── SetupError            a run that could not begin: its kernel, its parameters
-    └── NodeFailed            a node's own function raised; the author's exception is ``__cause__``
+    ├── NodeFailed            a node's own function raised; the author's exception is ``__cause__``
+    └── FlowCancelled         somebody pressed Cancel on the graph while the flow ran
 
 ``exit_code`` is what the command line returns for it: 2 for everything that is not the notebook's own failure.
 """
@@ -69,6 +70,16 @@ class NodeFailed(FlowkitError):
     """One or more nodes failed. ``outcome`` still holds every result there is."""
 
     exit_code = 1
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class FlowCancelled(FlowkitError):
+    """No other node started, and those that ran were left behind. ``outcome`` holds every result there is."""
+
+    exit_code = 130
 
     def __init__(self, message: str, outcome: Outcome) -> None:
         super().__init__(message)

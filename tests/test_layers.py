@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "flowkit"
 
-SHARED = ("model", "errors", "config", "events", "artifacts", "shelf", "notebook", "parameters", "rates")
+SHARED = ("model", "errors", "config", "events", "scene", "artifacts", "shelf", "notebook", "parameters", "rates")
 
 #: room -> what of flowkit it may import. The longest prefix of a module's name decides its room.
 MAY_IMPORT = {
@@ -66,6 +66,9 @@ OWNERS = {
     "jupyter_scheduler": ("jupyter.scheduler",),
     "pandas": ("server",),
     "fsspec": ("artifacts",),
+    "anywidget": ("flow.view",),
+    "traitlets": ("flow.view",),
+    "IPython": ("flow.view",),
     "rich": ("terminal",),
     "click": ("cli",),
 }
@@ -74,6 +77,7 @@ OWNERS = {
 LATE = {
     "artifacts": ("fsspec",),
     "flow.formats": ("pyarrow", "polars", "numpy", "cloudpickle"),
+    "flow.view": ("anywidget", "traitlets", "IPython"),
 }
 
 #: rooms that every kernel loads: the standard library only.

@@ -397,7 +397,7 @@ def _summary(name: str, graph: Graph, states: dict[str, State], edges: int) -> s
 def _svg(width: float, height: float, body: str, label: str) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:.0f}' height='{height:.0f}' "
-        f"viewBox='0 0 {width:.0f} {height:.0f}' style='max-width:100%;height:auto' role='img' "
+        f"viewBox='0 0 {width:.0f} {height:.0f}' style='max-width:100%;height:auto' role='img' data-flowkit='' "
         f"aria-label='{_text(label)}' font-family=\"{_SANS}\">{body}</svg>"
     )
 

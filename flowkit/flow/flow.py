@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from flowkit.errors import GraphError, NodeFailed, UsageError, did_you_mean
+from flowkit.errors import FlowCancelled, GraphError, NodeFailed, UsageError, did_you_mean
 from flowkit.flow import draw, node, ports, rerun, runner
 from flowkit.flow.checkpoint import keeping
 from flowkit.flow.graph import Graph
@@ -15,6 +15,7 @@ from flowkit.flow.node import Node
 from flowkit.flow.outcome import Outcome
 from flowkit.flow.ports import Fit
 from flowkit.flow.progress import Progress
+from flowkit.flow.view import View
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -36,6 +37,7 @@ class Flow:
         self.outcome: Outcome | None = None
         self._nodes: dict[str, Node] = {}
         self._graph: tuple[int, Graph] | None = None
+        self._view: View | None = None  #: once it has been shown live
 
     @overload
     def node(self, function: Function, /) -> Function: ...
@@ -195,7 +197,8 @@ class Flow:
         """Run all nodes, those that do not wait for each other in parallel, and give their results by name.
 
         If a node fails, all that does not depend on it still runs; then ``NodeFailed`` is raised, and what there is
-        stays in ``flow.outcome``. On Ctrl-C no other node starts, and those that run are left behind.
+        stays in ``flow.outcome``. On Ctrl-C, and on *Cancel* of the graph, which raises ``FlowCancelled``, no other
+        node starts, and those that run are left behind.
 
         Args:
             executor: runs the nodes instead of threads of this process, for instance a ``ProcessPoolExecutor``, for
@@ -256,6 +259,7 @@ class Flow:
         threads = threads or runner.threads_by_default()
         values = dict(outcome.parameters)
         progress = Progress(outcome, values, log, keeping(outcome, values, afresh=afresh))
+        ended = self._view.follow(self.graph, outcome, progress.cancel) if self._view else lambda: None
         try:
             if executor is not None:
                 runner.run_on(progress, executor)
@@ -263,11 +267,14 @@ class Flow:
                 runner.run_here(progress)
             else:
                 runner.run_in_threads(progress, threads, f"flow {self.name}")
+            if not progress.done():
+                raise FlowCancelled("cancelled on the graph; what had ended by then is in flow.outcome", outcome)
         except BaseException:
             progress.stop()
             raise
         finally:
             outcome.finish()
+            ended()
             if log:
                 log.close()
         failure = outcome.failure()
@@ -279,6 +286,13 @@ class Flow:
     def svg(self) -> str:
         """The picture: every node with its ports and, after a run, its state."""
         return draw.picture(self.name, self.graph, self.outcome)
+
+    def _ipython_display_(self) -> None:
+        # IPython takes what is below instead, where no front-end can hold a live graph: a terminal, a worker's run.
+        if self._view is None and not View.possible():
+            raise NotImplementedError
+        self._view = self._view or View(self)
+        self._view.display()
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"image/svg+xml": self.svg(), "text/plain": repr(self)}

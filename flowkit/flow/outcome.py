@@ -54,6 +54,8 @@ class Outcome(Mapping[str, Any]):
         self.causes: dict[str, str] = {}  #: skipped node -> the node whose failure is the cause
         self.records: list[Record] = []  #: what happened to nodes, appended as it happens
         self.notes: dict[str, dict[str, str]] = {}  #: node or item -> where its result is kept, and was taken from
+        self.counts: dict[str, tuple[int, int]] = {}  #: mapped node -> items that have ended, all items
+        self.again: dict[str, float] = {}  #: node or item that failed -> when its next attempt starts
         self._kept: dict[str, Origin] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -111,6 +113,26 @@ class Outcome(Mapping[str, Any]):
         self.reasons |= {name: reason for name, reason in earlier.reasons.items() if _owner(name) in kept}
         self.records = [record for record in earlier.records if _owner(record[1]) in kept]
         self.notes = {name: note for name, note in earlier.notes.items() if _owner(name) in kept}
+
+    def critical_path(self) -> list[str]:
+        """The nodes that the end waited for: the last to end, before it the last to end of those it reads, and so on.
+
+        What this run ran, in order; to shorten the run, shorten one of these.
+        """
+        ended: dict[str, float] = {}
+        for at, name, state, _, _ in self.records:
+            if state.final and name in self.states and (self.due is None or name in self.due):
+                ended[name] = at
+        ran = {name for _, name, state, _, _ in self.records if state is State.RUNNING}
+        ended = {name: at for name, at in ended.items() if name in ran}
+        reads = {wired.node.name: wired.reads for wired in self.graph.nodes}
+        path: list[str] = []
+        last = max(ended, key=ended.__getitem__, default=None)
+        while last is not None:
+            path.append(last)
+            before = [one.node.name for one in reads[last] if one.node.name in ended]
+            last = max(before, key=ended.__getitem__, default=None)
+        return path[::-1]
 
     def finish(self) -> None:
         self.finished = epoch()

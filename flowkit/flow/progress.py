@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,9 @@ class Progress:
         self._log = log
         self.keeping = keeping  #: where results may be found instead of computed; None: nowhere
         self.stopped = False
+        self.cancelled = threading.Event()
+        #: Called once *cancelled* is set, by whichever thread sets it; a runner that waits for something else is woken.
+        self.wake: Callable[[], None] = lambda: None
         if log:
             log.add(Event("flow", outcome.started, flow=outcome.flow, data={"nodes": graph.reads}))
             for record in outcome.records:  # of nodes that are not run again: whoever follows the log begins anew here
@@ -87,11 +90,13 @@ class Progress:
     def start(self, step: Step) -> Mapping[str, Any] | None:
         """The arguments for this step, now running; None if nothing may start any more."""
         with self._lock:
-            if self.stopped:
+            if self.stopped or self.cancelled.is_set():
                 return None
             if step.index is None:
                 self._states[step.name] = State.RUNNING
             self._running[step.name] = step.attempt
+            if step.attempt > 1:
+                self._outcome.again.pop(step.name, None)
             self._record(step.name, State.RUNNING, None, step.attempt)
         if self._log:
             self._log.flush()
@@ -110,6 +115,7 @@ class Progress:
         except Exception as error:  # an author's iterable is the author's code
             return self.fail(step, error)
         self._gathering[node.name] = Gathering([None] * len(rows), len(rows))
+        self._outcome.counts[node.name] = 0, len(rows)
         if not rows:
             return self._gathered(step.wired)
         return [
@@ -133,8 +139,7 @@ class Progress:
                 return self._settle(step.wired, value, parts)
             gathering = self._gathering[step.wired.node.name]
             gathering.results[step.index] = value
-            gathering.missing -= 1
-            last = not gathering.missing
+            last = self._count(step, gathering)
         return self._gathered(step.wired) if last else []
 
     def fail(self, step: Step, error: BaseException, *, reason: str | None = None) -> list[Step]:
@@ -155,8 +160,7 @@ class Progress:
                 return []
             gathering = self._gathering[step.wired.node.name]
             gathering.failed[step.index] = reason
-            gathering.missing -= 1
-            last = not gathering.missing
+            last = self._count(step, gathering)
         return self._gathered(step.wired) if last else []
 
     def retry(self, step: Step, error: BaseException) -> float | None:
@@ -167,24 +171,34 @@ class Progress:
         with self._lock:
             if self.stopped:
                 return None
+            pause = node.delay * 2.0 ** (step.attempt - 1)
+            self._outcome.again[step.name] = epoch() + pause
             self._ended(step, State.FAILED, explain(error))
         self.flush()
-        pause = node.delay * 2.0 ** (step.attempt - 1)
         step.attempt += 1
         return pause
 
+    def cancel(self) -> None:
+        """By any thread: no step starts any more, and the runner returns without waiting for those that run."""
+        self.cancelled.set()
+        self.wake()
+
     def stop(self) -> None:
         """Nothing starts any more, and what still runs is not waited for."""
+        why = "cancelled" if self.cancelled.is_set() else "interrupted"
         with self._lock:
             self.stopped = True
+            for name in self._outcome.again:  # it waited for its next attempt
+                self._running.setdefault(name, 1)
+            self._outcome.again.clear()
             for name, attempt in list(self._running.items()):
                 if name in self._states:
                     self._states[name] = State.CANCELLED
-                self._record(name, State.CANCELLED, "interrupted", attempt)
+                self._record(name, State.CANCELLED, why, attempt)
             for name, state in self._states.items():
                 if state is State.PENDING and (self._outcome.due is None or name in self._outcome.due):
                     self._states[name] = State.SKIPPED
-                    self._record(name, State.SKIPPED, "interrupted before it started", 1)
+                    self._record(name, State.SKIPPED, f"{why} before it started", 1)
         self.flush()
 
     def flush(self) -> None:
@@ -196,6 +210,13 @@ class Progress:
         self._remember(record)
         if self._log:
             self._log.add(self._outcome.event(record))
+
+    def _count(self, step: Step, gathering: Gathering) -> bool:
+        """One item has ended: whether it was the last."""
+        gathering.missing -= 1
+        count = len(gathering.results)
+        self._outcome.counts[step.wired.node.name] = count - gathering.missing, count
+        return not gathering.missing
 
     def _ended(self, step: Step, state: State, error: str | None = None) -> None:
         self._running.pop(step.name, None)

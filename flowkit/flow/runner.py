@@ -29,13 +29,13 @@ def run_here(progress: Progress) -> None:
     """In the calling thread, one after another."""
     ready = deque(progress.begin())
     timers = Timers()
-    while not progress.done():
+    while not progress.done() and not progress.cancelled.is_set():
         ready.extend(timers.due())
         if not ready:
             progress.flush()
             pause = timers.wait()
             assert pause is not None, "a node waits for nothing"
-            time.sleep(pause)
+            progress.cancelled.wait(pause)
             continue
         found, pause, step = advance(progress, ready.popleft(), here=True)
         ready.extendleft(reversed(found))
@@ -55,17 +55,19 @@ def run_on(progress: Progress, executor: Executor) -> None:
     """On somebody's executor, with no more submitted than it has workers, so that what is said to run does run."""
     limit = getattr(executor, "_max_workers", None) or 1_000_000
     in_process = _shares_this_process(executor)
-    arrived: queue.SimpleQueue[tuple[Step, Future[Any]]] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[tuple[Step, Future[Any]] | None] = queue.SimpleQueue()
+    progress.wake = lambda: arrived.put(None)
     ready = deque(progress.begin())
     timers = Timers()
     flying: dict[Step, Future[Any]] = {}
     try:
-        while not progress.done():
+        while not progress.done() and not progress.cancelled.is_set():
             ready.extend(timers.due())
             while ready and len(flying) < limit:
                 step = ready.popleft()
                 arguments = progress.start(step)
-                assert arguments is not None
+                if arguments is None:
+                    break
                 if step.wired.node.map and step.index is None:
                     ready.extendleft(reversed(progress.spread(step, arguments)))
                     continue
@@ -78,9 +80,12 @@ def run_on(progress: Progress, executor: Executor) -> None:
                 break
             progress.flush()
             try:
-                step, future = arrived.get(timeout=timers.wait())
+                arrival = arrived.get(timeout=timers.wait())
             except queue.Empty:
                 continue
+            if arrival is None:
+                continue
+            step, future = arrival
             del flying[step]
             landed, pause = _land(progress, step, future)
             ready.extendleft(reversed(landed))
@@ -180,6 +185,7 @@ class Crew:
 
     def run(self) -> None:
         timers = Timers()
+        self._progress.wake = lambda: self._desk.put(None)
         try:
             self._push(self._progress.begin())
             while True:

@@ -74,8 +74,10 @@ def test_the_authors_error_comes_first_and_ours_says_the_rest(outputs):
     assert "runner.py" not in trace
 
 
-def test_a_flow_as_the_last_line_is_a_picture(outputs):
-    (shown,) = outputs[2]
+def test_a_flow_as_the_last_line_is_a_picture_beside_the_live_graph(outputs):
+    shown, _, live = outputs[2]
 
+    assert live.data["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert "image/svg+xml" not in live.data, "JupyterLab would never show it: see flow/view.py"
     assert shown.data["image/svg+xml"].startswith("<svg ")
     assert shown.data["text/plain"] == "Flow('f'): 3 nodes"

@@ -1,0 +1,213 @@
+// What kernel and browser tell each other: plain values in named traits, the same through anywidget, Panel or a page.
+
+/** The part of an anywidget model that is used; the dashboard has an object of its own that does the same. */
+export interface Model {
+  get(name: string): unknown;
+  set(name: string, value: unknown): void;
+  save_changes(): void;
+  on(event: string, callback: () => void): void;
+  off(event: string, callback: () => void): void;
+}
+
+export interface Port {
+  name: string;
+  kind: "edge" | "parameter" | "constant";
+  type: string; // "" if anything fits
+  source?: string; // what feeds it, if it is called otherwise
+  value?: string; // a default or a constant, in words
+  each?: boolean; // it is given an item at a time
+}
+
+export interface Output {
+  name: string; // "" for the node's own result
+  type: string;
+}
+
+export interface Node {
+  name: string;
+  ports: Port[];
+  outputs: Output[]; // the node's own result first
+  doc?: string; // first line
+  retries?: number;
+  map?: boolean;
+}
+
+/** From node and output to node and port, by place in their lists. */
+export type Edge = [from: number, output: number, to: number, port: number];
+
+export interface Graph {
+  flow: string;
+  nodes: Node[];
+  edges: Edge[];
+  problems: string[];
+}
+
+/** One byte of the trait `status` is one node; flowkit/scene.py writes them. */
+export const STATES = ["idle", "pending", "running", "succeeded", "failed", "skipped", "cancelled", "waiting"] as const;
+export type State = (typeof STATES)[number];
+
+/** Of one node, in seconds since 1970 by the kernel's clock. */
+export interface Times {
+  started?: number;
+  finished?: number;
+  attempt?: number;
+  done?: number; // items of a mapped node
+  items?: number;
+  due?: number; // when its next attempt starts
+  error?: string;
+}
+
+export interface Run {
+  state: State;
+  started?: number;
+  finished?: number;
+  now?: number; // the kernel's clock when this was sent
+  critical?: number[]; // the nodes that the end waited for
+  live?: boolean; // somebody answers: details can be asked for, the run can be cancelled
+}
+
+export type Preview =
+  | { kind: "table"; title: string; columns: { name: string; type: string; nulls: string }[]; rows: string[][] }
+  | { kind: "picture"; title: string; png: string }
+  | { kind: "text"; title: string; text: string };
+
+export interface Detail {
+  node: string;
+  signature?: string;
+  source?: string;
+  doc?: string;
+  where?: string;
+  inputs?: { name: string; from: string; preview: Preview }[];
+  result?: Preview;
+  error?: string;
+  traceback?: string;
+  items?: string; // a digit for the state of each
+  failures?: { name: string; error: string }[];
+}
+
+export interface Question {
+  n: number;
+  kind: string;
+  [key: string]: unknown;
+}
+
+const NONE: Graph = { flow: "", nodes: [], edges: [], problems: [] };
+
+/** The traits as the parts of the picture read them: each hears of its own change only. */
+export class Store {
+  graph: Graph = NONE;
+  status: Uint8Array = new Uint8Array();
+  times: Record<string, Times> = {};
+  run: Run = { state: "idle" };
+  /** By node, so that two views of one flow do not take each other's. */
+  details = new Map<string, Detail>();
+  skew = 0; // the kernel's clock minus ours, s
+  /** Bound to change, so that whoever draws all at once knows when. */
+  version = 0;
+  private asked = 0;
+  private outbox: Question[] = [];
+  private readonly listeners = new Map<string, Set<() => void>>();
+  private readonly bound: [string, () => void][] = [];
+
+  constructor(private readonly model: Model) {
+    const watch = (name: string, hear: () => void) => {
+      hear();
+      const heard = () => hear();
+      model.on(`change:${name}`, heard);
+      this.bound.push([`change:${name}`, heard]);
+    };
+    watch("graph", () => {
+      const graph = model.get("graph") as Graph | undefined;
+      this.graph = graph?.nodes ? graph : NONE;
+      this.tell("graph");
+    });
+    watch("status", () => this.heardStatus(bytes(model.get("status"))));
+    watch("times", () => this.heardTimes((model.get("times") as Record<string, Times>) ?? {}));
+    watch("run", () => {
+      this.run = (model.get("run") as Run) ?? { state: "idle" };
+      if (this.run.now) this.skew = this.run.now - Date.now() / 1000;
+      this.tell("run");
+    });
+    watch("detail", () => {
+      const detail = model.get("detail") as Detail | null;
+      if (detail?.node) this.details.set(detail.node, detail);
+      this.tell("detail");
+    });
+    watch("outbox", () => { // another view of the same flow has asked
+      this.outbox = (model.get("outbox") as Question[]) ?? [];
+      this.asked = Math.max(this.asked, ...this.outbox.map((question) => question.n));
+    });
+    watch("ack", () => {
+      const ack = Number(model.get("ack") ?? 0);
+      this.asked = Math.max(this.asked, ack);
+      this.outbox = this.outbox.filter((question) => question.n > ack);
+    });
+  }
+
+  close(): void {
+    for (const [event, callback] of this.bound) this.model.off(event, callback);
+    this.listeners.clear();
+  }
+
+  now(): number {
+    return Date.now() / 1000 + this.skew;
+  }
+
+  state(node: number): State {
+    return STATES[this.status[node] ?? 0] ?? "idle";
+  }
+
+  listen(topic: string, callback: () => void): () => void {
+    let set = this.listeners.get(topic);
+    if (!set) this.listeners.set(topic, (set = new Set()));
+    set.add(callback);
+    return () => set.delete(callback);
+  }
+
+  /**
+   * To the kernel. A trait that holds only the last event would lose the one before it while the kernel is busy, so
+   * what is not yet acknowledged stays in the box. Returns the question's number.
+   */
+  ask(kind: string, more: Record<string, unknown> = {}): number {
+    const question = { n: ++this.asked, kind, ...more };
+    this.outbox = [...this.outbox, question];
+    this.model.set("outbox", this.outbox);
+    this.model.save_changes();
+    return question.n;
+  }
+
+  /** Of a large flow, the nodes whose times are worth telling. The last word counts, so no queue. */
+  show(nodes: number[]): void {
+    this.model.set("visible", nodes);
+    this.model.save_changes();
+  }
+
+  private heardStatus(status: Uint8Array): void {
+    const before = this.status;
+    this.status = status;
+    this.version++;
+    for (let node = 0; node < Math.max(status.length, before.length); node++) {
+      if (status[node] !== before[node]) this.tell(`node ${node}`);
+    }
+    this.tell("status");
+  }
+
+  private heardTimes(times: Record<string, Times>): void {
+    const before = this.times;
+    this.times = times;
+    for (const node of new Set([...Object.keys(times), ...Object.keys(before)])) {
+      if (JSON.stringify(times[node]) !== JSON.stringify(before[node])) this.tell(`node ${node}`);
+    }
+  }
+
+  private tell(topic: string): void {
+    for (const callback of [...(this.listeners.get(topic) ?? [])]) callback();
+  }
+}
+
+function bytes(value: unknown): Uint8Array {
+  if (value instanceof Uint8Array) return value;
+  if (value instanceof DataView) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  if (value instanceof ArrayBuffer) return new Uint8Array(value);
+  return new Uint8Array(Array.isArray(value) ? value : []);
+}

@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import type { Graph } from "../src/model";
+import { reaches, refusal } from "../src/rules";
+
+const graph: Graph = {
+  flow: "f",
+  nodes: [
+    { name: "flights", ports: [], outputs: [{ name: "", type: "DataFrame" }] },
+    { name: "late", ports: [{ name: "flights", kind: "edge", type: "DataFrame" }, { name: "limit", kind: "parameter", type: "int" }], outputs: [{ name: "", type: "DataFrame" }] },
+    { name: "report", ports: [{ name: "rows", kind: "edge", type: "" }], outputs: [{ name: "", type: "str" }] },
+  ],
+  edges: [[0, 0, 1, 0]],
+  problems: [],
+};
+const compat = { DataFrame: { DataFrame: "", int: "DataFrame does not fit int" } };
+
+test("what fits may be connected", () => {
+  expect(refusal(graph, compat, [1, 0, 2, 0])).toBe("");
+});
+
+test("a misfit is refused in Python's own words", () => {
+  expect(refusal({ ...graph, edges: [] }, compat, [0, 0, 1, 1])).toBe("DataFrame does not fit int");
+});
+
+test("a port has one source", () => {
+  expect(refusal(graph, compat, [2, 0, 1, 0])).toBe("flights of late has its source");
+});
+
+test("no node waits for itself, directly or through others", () => {
+  const asking = { name: "flights", ports: [{ name: "again", kind: "parameter" as const, type: "" }], outputs: [] };
+  const circle: Graph = { ...graph, nodes: [asking, ...graph.nodes.slice(1)], edges: [[0, 0, 1, 0], [1, 0, 2, 0]] };
+  expect(refusal(circle, compat, [2, 0, 0, 0])).toBe("report waits for flights");
+  expect(refusal(graph, compat, [1, 0, 1, 1])).toBe("late waits for late");
+  expect(reaches([[0, 0, 1, 0], [1, 0, 2, 0]], 0, 2)).toBe(true);
+  expect(reaches([[0, 0, 1, 0], [1, 0, 2, 0]], 2, 0)).toBe(false);
+});
+
+test("a port that is not there is refused", () => {
+  expect(refusal(graph, compat, [0, 3, 1, 0])).toBe("there is no such port");
+});
