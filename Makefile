@@ -37,8 +37,9 @@ format: .venv/.test ## rewrite the code in the project's format
 bench: .venv/.bench ## measure against peers and the floor, in one run
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.bench
 
-soak: .venv/.test ## kill and stop everything for MINUTES on each pair of servers, and print what held
+soak: .venv/.test ## kill and stop everything for MINUTES on each pair of servers, and print what held; walk all zones
 	@$(BIN)/python -m tests.chaos $(or $(MINUTES),10)
+	@$(BIN)/python -m tests.zones
 
 docs: .venv/.test ## write the generated part of the documents anew
 	@$(BIN)/python -m tests.test_docs

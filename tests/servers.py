@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -79,6 +80,10 @@ class Server:
     def ping(self) -> None:
         """Raise unless the server answers."""
         raise NotImplementedError
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None
 
     @property
     def pid(self) -> int:
@@ -203,6 +208,96 @@ class MotoServer(Server):
         """A new bucket each time, which is no matter: the server begins empty."""
         request = urllib.request.Request(f"{self.environment['AWS_ENDPOINT_URL']}/flowkit", method="PUT")
         urllib.request.urlopen(request, timeout=5).close()
+
+
+class SentinelServer(RedisServer):
+    """One that watches the master ``main``, which is at *port* in the beginning."""
+
+    name = "redis-sentinel"
+
+    def __init__(self, port: int) -> None:
+        self.watched = port
+        super().__init__()
+
+    def prepare(self) -> None:
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"]
+        lines += [f"sentinel monitor main 127.0.0.1 {self.watched} 2", "sentinel down-after-milliseconds main 1000"]
+        lines += ["sentinel failover-timeout main 5000"]
+        (self.folder / "sentinel.conf").write_text("\n".join(lines))
+
+    def command(self) -> list[str]:
+        return [str(self.binary), str(self.folder / "sentinel.conf"), "--sentinel"]
+
+
+class RedisBySentinel:
+    """A master, two replicas and three sentinels. ``with`` starts them and waits until they all know each other."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            first = stack.enter_context(RedisServer())
+            self.servers = [first]
+            for _ in range(2):
+                self.servers.append(stack.enter_context(RedisServer(None, *_following(first))))
+            self.sentinels = [stack.enter_context(SentinelServer(first.port)) for _ in range(3)]
+            self._until(lambda: all(self._whole(sentinel) for sentinel in self.sentinels))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.sentinels)}/main/0"
+
+    @property
+    def master(self) -> RedisServer:
+        """The one that most sentinels say it is."""
+        votes = Counter(int(self._told(sentinel)["port"]) for sentinel in self.sentinels)
+        return next(server for server in self.servers if server.port == votes.most_common(1)[0][0])
+
+    def fail_over(self) -> None:
+        """``kill -9`` the master, and wait until all sentinels say that it is another one."""
+        dead = self.master
+        dead.kill()
+        self._until(lambda: all(int(self._told(one)["port"]) != dead.port for one in self.sentinels))
+
+    def revive(self) -> None:
+        """Start those that were killed again, as replicas."""
+        for server in self.servers:
+            if not server.alive:
+                server.options = _following(self.master)
+                server.start()
+
+    def _whole(self, sentinel: SentinelServer) -> bool:
+        told = self._told(sentinel)
+        return (int(told["num-slaves"]), int(told["num-other-sentinels"])) == (2, 2)
+
+    def _told(self, sentinel: SentinelServer) -> dict[str, str]:
+        with redis.Redis(port=sentinel.port, socket_timeout=2, retry=None) as client:
+            return client.sentinel_master("main")
+
+    def _until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"the sentinels do not agree: {self.sentinels[0].log()[-2000:]}")
+            time.sleep(0.1)
+
+
+def _following(master: RedisServer) -> tuple[str, ...]:
+    return (
+        "--replicaof",
+        "127.0.0.1",
+        str(master.port),
+        "--repl-diskless-sync",
+        "yes",
+        "--repl-diskless-sync-delay",
+        "0",
+    )
 
 
 class PostgresServer(Server):

@@ -12,6 +12,7 @@ import pytest
 from flowkit.cli import cli
 from flowkit.config import Config
 from flowkit.model import EXIT_CODES, MOVES, Cause, State
+from tests.flow.written import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -92,11 +93,12 @@ def test_every_link_between_documents_leads_somewhere(name: str) -> None:
 def test_the_code_in_the_documents_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All python blocks of a document, in order, as cells of one notebook. One marked `# not run` is only compiled."""
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {}
+    namespace: dict[str, object] = {"__name__": "__main__"}
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", DOCS[name], re.S), 1):
-        code = compile(block, f"{name}, block {number}", "exec")
+        file = f"{name}, block {number}"
+        compile(block, file, "exec")
         if "# not run" not in block:
-            exec(code, namespace)
+            run(block, namespace, file=file)
 
 
 @pytest.mark.parametrize("name", [name for name in DOCS if name != "CHANGELOG.md"])

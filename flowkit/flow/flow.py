@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowkit.errors import FlowCancelled, GraphError, NodeFailed, UsageError, did_you_mean
-from flowkit.flow import draw, node, ports, rerun, runner
+from flowkit.flow import code, draw, node, ports, rerun, runner
 from flowkit.flow.checkpoint import keeping
 from flowkit.flow.graph import Graph
 from flowkit.flow.log import log_of_current_run
@@ -282,6 +282,14 @@ class Flow:
             message, error = failure
             raise NodeFailed(message, outcome) from error
         return outcome
+
+    def to_python(self) -> str:
+        """The Python that makes this flow, in the style of a notebook. Running it gives the same flow, and text, again.
+
+        With what the functions use of the notebook: imports, other functions, constants. What has no text is refused
+        if it belongs to a node, and named in a comment if a function only uses it.
+        """
+        return code.source(self)
 
     def svg(self) -> str:
         """The picture: every node with its ports and, after a run, its state."""

@@ -13,17 +13,24 @@ from tests.store.races import cancel_against_finish
 #: Between a cancel and a finish, each with one winner or the program ends here.
 RACES = 10_000
 
-PAIRS = {"SQLite + SQLite": False, "PostgreSQL + Redis": True}
+PAIRS = {
+    "SQLite + SQLite": {"servers": False},
+    "PostgreSQL + Redis": {"servers": True},
+    "PostgreSQL + Redis by Sentinel": {"servers": True, "sentinel": True},
+}
+
+#: However few minutes.
+FAILOVERS = 5
 
 
 def main(minutes: float) -> int:
     columns: dict[str, dict[str, int]] = {}
     seed = int(time.monotonic())
-    for name, servers in PAIRS.items():
+    for name, options in PAIRS.items():
         print(f"{name}: {minutes:g} minutes, seed {seed}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="flowkit-storm-") as folder:
-            with Storm(Path(folder), servers=servers, seed=seed) as storm:
-                storm.rage(minutes * 60)
+            with Storm(Path(folder), seed=seed, **options) as storm:
+                storm.rage(minutes * 60, failovers=FAILOVERS if options.get("sentinel") else 0)
                 storm.settle()
                 verdict = storm.verdict()
                 races = cancel_against_finish(storm.client.store, RACES)

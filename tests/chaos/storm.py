@@ -24,7 +24,7 @@ from flowkit.config import Config
 from flowkit.errors import FlowkitError
 from flowkit.model import CatchUp, Overlap, Policy, Run, Schedule, State, now
 from tests.notebooks_made import write
-from tests.servers import PostgresServer, RedisServer
+from tests.servers import PostgresServer, RedisBySentinel, RedisServer
 
 LEASE = 3.0
 #: Seconds that everything accepted has to end in, once the faults have stopped.
@@ -32,13 +32,17 @@ PATIENCE = 90.0
 #: How many workers with fake kernels, and with real ones, are kept alive.
 FAKE, REAL = 3, 1
 
+FAILOVER = "failover of Redis"
+
 ENDED = re.compile(r"run (\w{8}) of [\w.]+: succeeded")
 
 
 class Storm:
     """``with Storm(folder, servers=…, seed=…) as storm: storm.rage(seconds); storm.settle()``."""
 
-    def __init__(self, folder: Path, *, servers: bool, seed: int) -> None:
+    def __init__(self, folder: Path, *, servers: bool, seed: int, sentinel: bool = False) -> None:
+        """*servers*: PostgreSQL and Redis, instead of SQLite. *sentinel*: a Redis that fails over, instead of one that
+        is started again."""
         self.random = random.Random(seed)
         self.faults: Counter[str] = Counter()
         self.accepted: dict[str, str] = {}  #: key -> run
@@ -48,10 +52,10 @@ class Storm:
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("FLOWKIT_")}
         self._env |= {"FLOWKIT_HOME": str(folder / "home"), "FLOWKIT_LEASE": str(LEASE), "FLOWKIT_GRACE": "1"}
         self._postgres: PostgresServer | None = None
-        self._redis: RedisServer | None = None
+        self._redis: RedisServer | RedisBySentinel | None = None
         if servers:
             self._postgres = self._stack.enter_context(PostgresServer())
-            self._redis = self._stack.enter_context(RedisServer())
+            self._redis = self._stack.enter_context(RedisBySentinel() if sentinel else RedisServer())
             self._env |= {"FLOWKIT_DATABASE_URL": self._postgres.url, "FLOWKIT_REDIS_URL": self._redis.url}
         self._workers: list[subprocess.Popen[bytes]] = []
         self._kinds: dict[int, str] = {}
@@ -98,15 +102,15 @@ class Storm:
 
     # -- what goes on -------------------------------------------------------------------------------------------------
 
-    def rage(self, seconds: float) -> None:
-        """Submit runs and injure what runs them, for so long."""
+    def rage(self, seconds: float, *, failovers: int = 0) -> None:
+        """Submit runs and injure what runs them, for so long, and until Redis has failed over so often."""
         submitters = [threading.Thread(target=self._submit, args=(number,)) for number in range(2)]
         keeper = threading.Thread(target=self._keep_alive, daemon=True)
         for thread in (*submitters, keeper):
             thread.start()
         until = time.monotonic() + seconds
         faults = self._choice()
-        while time.monotonic() < until:
+        while time.monotonic() < until or self.faults[FAILOVER] < failovers:
             time.sleep(self.random.uniform(0.3, 1.2))
             name = self.random.choice(list(faults))
             if faults[name]():
@@ -179,6 +183,8 @@ class Storm:
         }
         if self._postgres is None:
             return common | {"the store locked for 2 s": self._lock_store}
+        if isinstance(self._redis, RedisBySentinel):
+            return common | {FAILOVER: self._fail_over, "kill -9 of PostgreSQL": self._kill_postgres}
         return common | {"kill -9 of Redis": self._kill_redis, "kill -9 of PostgreSQL": self._kill_postgres}
 
     def _worker(self) -> subprocess.Popen[bytes] | None:
@@ -220,7 +226,8 @@ class Storm:
                     connection.execute("DELETE FROM task")
                 connection.close()
             else:
-                with redis.Redis(port=self._redis.port, socket_timeout=2) as client:
+                server = self._redis.master if isinstance(self._redis, RedisBySentinel) else self._redis
+                with redis.Redis(port=server.port, socket_timeout=2) as client:
                     client.flushall()
         except (redis.RedisError, sqlite3.Error):
             return False
@@ -238,8 +245,14 @@ class Storm:
             connection.close()
         return True
 
+    def _fail_over(self) -> bool:
+        assert isinstance(self._redis, RedisBySentinel)
+        self._redis.fail_over()
+        self._redis.revive()
+        return True
+
     def _kill_redis(self) -> bool:
-        assert self._redis is not None
+        assert isinstance(self._redis, RedisServer)
         self._redis.kill()
         time.sleep(self.random.uniform(0.0, 2.0))
         self._redis.start()

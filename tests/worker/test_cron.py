@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from flowkit.errors import ScheduleError
 from flowkit.model import Schedule
 from flowkit.worker import cron
 from flowkit.worker.cron import describe, latest_due, next_firing, validate
+from tests import zones
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 MINUTE = timedelta(minutes=1)
@@ -243,42 +243,33 @@ ZONES = {  # with days around which their clocks change
     "UTC": ("2026-03-08", "2026-03-08"),
 }
 zones_and_days = st.sampled_from([(zone, day) for zone, days in ZONES.items() for day in days])
-some_minutes = st.sets(st.sampled_from([0, 1, 5, 15, 29, 30, 45, 59]), min_size=1, max_size=3)
-some_hours = st.sets(st.sampled_from([0, 1, 2, 3, 12, 23]), min_size=1, max_size=4)
-
-
-def listed(numbers: set[int] | None) -> str:
-    return "*" if numbers is None else ",".join(map(str, sorted(numbers)))
-
-
-def clock(zone: str, start: datetime, minutes: int) -> Iterator[tuple[datetime, datetime]]:
-    """Each minute from *start*: the instant, and what the clocks show."""
-    for number in range(minutes):
-        at = start + number * MINUTE
-        yield at, at.astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)
+some_minutes = st.frozensets(st.sampled_from([0, 1, 5, 15, 29, 30, 45, 59]), min_size=1, max_size=3)
+some_hours = st.frozensets(st.sampled_from([0, 1, 2, 3, 12, 23]), min_size=1, max_size=4)
+expressions = st.builds(zones.Expression, minutes=some_minutes | st.none(), hours=some_hours | st.none())
 
 
 @unhurried
-@given(zones_and_days, some_minutes | st.none(), some_hours | st.none())
-def test_every_firing_is_one_that_the_clocks_show(zone_and_day, minutes, hours):
-    """Against Debian's rule, spelt out minute by minute."""
+@given(zones_and_days, expressions)
+def test_every_firing_is_one_that_the_clocks_show(zone_and_day, expression):
+    """Against Debian's rule, looked at minute by minute."""
     zone, day = zone_and_day
-    start, length = utc(day + "T00:00Z") - timedelta(hours=20), 54 * 60
-    expected, seen = [], datetime.min
-    for at, wall in clock(zone, start, length):
-        if minutes is None or hours is None:
-            due = (minutes is None or wall.minute in minutes) and (hours is None or wall.hour in hours)
-        else:  # every wall time newly reached, those jumped over with the one after them
-            reached = [wall] if seen == datetime.min else []
-            while seen != datetime.min and seen < wall:
-                seen += MINUTE
-                reached.append(seen)
-            due = any(time.minute in minutes and time.hour in hours for time in reached)
-            seen = max(seen, wall)
-        if due:
-            expected.append(at)
-    schedule = Schedule(cron=f"{listed(minutes)} {listed(hours)} * * *", zone=zone)
-    assert firings(schedule, start - MINUTE, start + length * MINUTE) == expected
+    start = utc(day + "T00:00Z") - timedelta(hours=20)
+    end = start + timedelta(hours=54)
+    assert zones.found(expression, zone, start, end) == zones.walk(expression, zone, start, end)
+
+
+#: Of all zones and of the years 2000 to 2037; ``python -m tests.zones`` walks all of it.
+any_zone = st.sampled_from(sorted(available_timezones() - {"localtime"}))
+
+
+@unhurried
+@given(any_zone, st.integers(2000, 2037), st.randoms(use_true_random=False))
+def test_in_any_zone_and_year_every_firing_is_one_that_the_clocks_show(zone, year, chance):
+    new_year = datetime(year, 1, 1, tzinfo=UTC)
+    changes = zones.windows(zone, new_year, new_year + 365 * zones.DAY)
+    start, end = chance.choice([*changes, (new_year, new_year + 5 * zones.DAY)])
+    expression = zones.drawn(chance, rare=False)
+    assert zones.found(expression, zone, start, end) == zones.walk(expression, zone, start, end)
 
 
 EXPRESSIONS = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from flowkit.config import Config
 from flowkit.model import Policy, Run, State
 from tests.notebooks_made import write
 from tests.processes import eventually, flowkit
-from tests.servers import RedisServer
+from tests.servers import RedisBySentinel, RedisServer
 
 #: Seconds within which a run begins whose ring was heard; without one it waits for a sweep, each second.
 AT_ONCE = 0.4
@@ -92,3 +94,30 @@ def test_a_backfill_without_redis_warns_once(
 
         assert len(client.store.runs()) == 3
     assert len(caplog.records) == 1
+
+
+def test_when_sentinel_names_another_master_no_run_is_lost_or_done_twice_and_rings_are_heard_there(
+    home: Path, tmp_path: Path, notebook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "journal"
+    with RedisBySentinel() as redis:
+        monkeypatch.setenv("FLOWKIT_REDIS_URL", redis.url)
+        with Client(Config.from_env()) as client, fake_worker(journal):
+            eventually(client.workers)
+            eventually(lambda: hears(client, notebook), seconds=60)
+            failing_over = threading.Thread(target=redis.fail_over)
+            failing_over.start()
+            runs = []
+            while failing_over.is_alive():
+                runs.append(submitted(client, notebook))
+                time.sleep(0.1)
+            eventually(lambda: all_succeeded(client, runs))
+            eventually(lambda: hears(client, notebook), seconds=60)
+            shown = client.broker.address, client.broker.facts()
+
+    assert len(runs) >= 5
+    attempts = journal.read_text().splitlines()
+    assert len(attempts) == len(set(attempts))
+    assert {f"{run.id} 1" for run in runs} <= set(attempts)
+    assert shown[0] == redis.url
+    assert shown[1] is not None
