@@ -65,5 +65,12 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext flowkit``: the magic ``%flow``."""
+    from flowkit.jupyter.magics import Magic
+
+    Magic(shell)
+
+
 def __dir__() -> list[str]:
     return __all__

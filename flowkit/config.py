@@ -102,6 +102,12 @@ class Config:
         )
 
 
+def session_notebook(env: Mapping[str, str] | None = None) -> Path | None:
+    """Where the notebook of this kernel's session was when the kernel started, as Jupyter's server has told it."""
+    name = (os.environ if env is None else env).get("JPY_SESSION_NAME")
+    return Path(name) if name else None
+
+
 def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a kernel may see of this process's environment, plus where it finds its run."""
     env = os.environ if env is None else env

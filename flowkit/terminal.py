@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -34,9 +35,23 @@ LONGEST = 60
 #: Wide enough that nothing is cut off where a program or a file reads it.
 PIPED = 1000
 
+#: Columns of a notebook's output.
+CELL = 100
+
 
 def console(*, stderr: bool = False) -> Console:
     made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    if made.is_jupyter:
+        # As coloured text, which the notebook's theme knows how to show; rich's HTML has the colours of a white page.
+        # Not to stderr, which has the looks of an error there.
+        return Console(
+            file=sys.stdout,
+            force_jupyter=False,
+            force_terminal=False,
+            color_system="standard",
+            highlight=False,
+            width=CELL,
+        )
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PIPED)
 
 
@@ -207,11 +222,11 @@ class Table:
             line = Text("  ").join(
                 self._aligned(cell, width, right) for cell, width, right in zip(cells, widths, self._right, strict=True)
             )
-            if not to.is_terminal:
+            if to.width == PIPED:
                 line = Text("  ").join([line, Text(below)]) if self._below else line
             line.rstrip()
             yield line
-            if to.is_terminal and number and below:
+            if to.width != PIPED and number and below:
                 yield Text(f"  {below}", style="dim", overflow="fold")
 
     @staticmethod

@@ -70,7 +70,7 @@ OWNERS = {
     "traitlets": ("flow.view",),
     "IPython": ("flow.view",),
     "rich": ("terminal",),
-    "click": ("cli",),
+    "click": ("cli", "jupyter.magics"),
 }
 
 #: module -> libraries it imports within a function, when a value is there that one of them has made. Nobody else may.

@@ -86,19 +86,25 @@ def cancel(run: str, as_json: bool) -> None:
 @click.command()
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
 @click.option("--deployment", help="Only those of one deployment.")
+@click.option("--notebook", type=click.Path(path_type=Path), help="Only those of one notebook, by its path.")
 @click.option("--state", type=click.Choice([s.value for s in State if s is not State.SKIPPED]), help="Only these.")
 @as_json
-def runs(limit: int, deployment: str | None, state: str | None, as_json: bool) -> None:
+def runs(limit: int, deployment: str | None, notebook: Path | None, state: str | None, as_json: bool) -> None:
     """List the runs, newest first."""
     with connect() as client:
         if deployment is not None:
             client.store.deployment(deployment)  # a typo is told, not answered with an empty list
-        found = client.store.runs(limit=limit, deployment=deployment, states=[State(state)] if state else ())
+        states = [State(state)] if state else []
+        if notebook is not None:
+            place = str(notebook.absolute())
+            found, _ = client.store.page(offset=0, limit=limit, deployment=deployment, notebook=place, states=states)
+        else:
+            found = client.store.runs(limit=limit, deployment=deployment, states=states)
         if as_json:
             return print_json([one.to_json(client.nodes(one)) for one in found])
     if not found:
         return click.echo(
-            "no runs yet; submit one: flowkit run NOTEBOOK.ipynb" if not (deployment or state) else "none"
+            "no runs yet; submit one: flowkit run NOTEBOOK.ipynb" if not (deployment or notebook or state) else "none"
         )
     return terminal.console().print(terminal.runs_table(found))
 

@@ -197,7 +197,7 @@ class Scheduler(BaseScheduler):
             parameters={name: str(value) for name, value in run.parameters.items()} or None,
             job_definition_id=_id(run.deployment) if run.deployment else None,
             url=f"/jobs/{run.id}",
-            status=STATUS[run.state],
+            status=models.Status.STOPPING if run.cancelling and not run.state.final else STATUS[run.state],
             status_message=run.error,
             create_time=_milliseconds(run.created),
             start_time=_milliseconds(run.started),
