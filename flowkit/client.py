@@ -15,7 +15,7 @@ from flowkit import notebook as notebooks
 from flowkit.artifacts import Artifacts
 from flowkit.config import Config
 from flowkit.errors import Conflict, NotFound, Unavailable, UsageError
-from flowkit.events import Event, fold
+from flowkit.events import Event, Usage, fold, usage
 from flowkit.flow.current import current_run
 from flowkit.flow.recorded import Recorded
 from flowkit.model import (
@@ -56,6 +56,8 @@ POSSIBLE = {
     "backoff": (0, 86_400),  # seconds
     "timeout": (0.001, 366 * 86_400),  # seconds
     "max_concurrent": (1, 100_000),
+    "cell_timeout": (0.001, 366 * 86_400),
+    "memory": (1_000_000, 2**50),  # bytes
 }
 
 
@@ -276,8 +278,18 @@ class Client:
 
     def nodes(self, run: Run) -> list[NodeRun]:
         """Node runs of the newest attempt."""
-        _, events = self.store.events(run.id, attempt=run.attempt, output=False)
-        return fold(events, ended=run.state.final)
+        return fold(self.recorded(run), ended=run.state.final)
+
+    def recorded(self, run: Run) -> list[Event]:
+        """What happened in the newest attempt, without what it printed."""
+        return self.store.events(run.id, attempt=run.attempt, output=False)[1]
+
+    def busy(self) -> dict[str, list[tuple[Run, Usage | None]]]:
+        """The runs under way by their worker, each with what it uses."""
+        found: dict[str, list[tuple[Run, Usage | None]]] = {}
+        for run in self.store.runs(states=[State.RUNNING], limit=1_000):
+            found.setdefault(run.worker or "", []).append((run, usage(self.recorded(run))))
+        return found
 
     def follow(
         self, run: str, on_events: Callable[[Run, Sequence[Event]], None], *, output: bool | None = False
@@ -413,8 +425,8 @@ def deploy(
             an hour, ``"all"`` the newest 100 in order, ``"skip"`` none.
         overlap: while an earlier run of the schedule has not ended, a firing does not run (``"skip"``), waits
             (``"queue"``, the default where all is caught up), cancels it (``"cancel-running"``) or runs (``"allow"``).
-        policy: ``queue``, ``priority``, ``retries``, ``backoff`` and ``timeout`` (seconds), ``kernel``,
-            ``max_concurrent``, ``rate`` (such as ``"30/minute"``).
+        policy: ``queue``, ``priority``, ``retries``, ``backoff``, ``timeout`` and ``cell_timeout`` (seconds),
+            ``memory`` (bytes), ``kernel``, ``max_concurrent``, ``rate`` (such as ``"30/minute"``).
     """
     current = current_run()
     if current is not None:

@@ -11,7 +11,7 @@ from flowkit.client import Client
 from flowkit.config import Config
 from flowkit.errors import FlowkitError
 from flowkit.model import new_id, now
-from flowkit.worker import kernels
+from flowkit.worker import kernels, process
 
 #: Seconds by which this machine's clock and the database's may differ: schedules fire by either.
 SKEW = 2.0
@@ -114,6 +114,20 @@ def _kernels(client: Client) -> Iterator[Finding]:
     yield Finding("kernel", Health.GOOD, f"{kernels.DEFAULT}: {spec.display_name}")
 
 
+def _isolation(_: Client) -> Iterator[Finding]:
+    why = process.shortcoming()
+    if why is None:
+        yield Finding("isolation", Health.GOOD, "each kernel is alone in a PID namespace")
+        return
+    kept = {"reaper": "a reaper ends what a kernel leaves behind", "group": "a daemon of a notebook may live on"}
+    yield Finding(
+        "isolation",
+        Health.WARNING,
+        f"no PID namespaces ({why}); {kept[process.isolation()]}",
+        "on Linux, install util-linux (setpriv, unshare) and let this user make user namespaces",
+    )
+
+
 def _workers(client: Client) -> Iterator[Finding]:
     workers = client.workers()
     heard = {queue for worker in workers for queue in worker.queues}
@@ -143,5 +157,6 @@ CHECKS: dict[str, Callable[[Client], Iterator[Finding]]] = {
     "broker": _broker,
     "artifacts": _artifacts,
     "kernel": _kernels,
+    "isolation": _isolation,
     "workers": _workers,
 }

@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from flowkit.model import NodeRun, State
 
 #: The event log in a run folder: one event a line, appended by the kernel, followed by the worker.
 LOG = "events.jsonl"
 
-Kind = Literal["flow", "node", "cell", "output"]
+Kind = Literal["flow", "node", "cell", "output", "kernel", "usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Event:
             says where its result is ``kept``, and whose it ``reused``, if so
     cell    code cell number ``name`` (counted from 1, code cells only) entered ``state``
     output  ``name`` is ``stdout`` or ``stderr``, ``data`` the text
+    kernel  the attempt's kernel (``name``) was started; ``data`` says where and how: host, python, isolation
+    usage   what the attempt used, ``data`` is a list of ``Point``
     """
 
     kind: Kind
@@ -65,6 +67,72 @@ class Event:
         if known.get("state") is not None:
             known["state"] = State(known["state"])
         return cls(**known)
+
+
+class Point(NamedTuple):
+    """What all processes of an attempt used in a piece of time."""
+
+    at: float  #: seconds since 1970: its end
+    seconds: float  #: its length
+    cpu: float  #: how many cores were busy, on average
+    memory: int  #: bytes, the most that were seen
+
+
+#: Points of one attempt that are shown at most.
+POINTS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU and memory of an attempt so far."""
+
+    points: tuple[Point, ...]  #: at most ``POINTS``
+
+    @property
+    def last(self) -> Point:
+        return self.points[-1]
+
+    @property
+    def peak_memory(self) -> int:
+        return max(point.memory for point in self.points)
+
+    @property
+    def mean_cpu(self) -> float:
+        return _mean(self.points)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "memory": {"last": self.last.memory, "peak": self.peak_memory},
+            "cpu": {
+                "last": self.last.cpu,
+                "peak": max(point.cpu for point in self.points),
+                "mean": round(self.mean_cpu, 3),
+            },
+            "points": [list(point) for point in self.points],
+        }
+
+
+def kernel(events: Iterable[Event]) -> dict[str, Any] | None:
+    """Where and how the attempt's kernel was started; None if it was not."""
+    return next(({"name": event.name, **event.data} for event in events if event.kind == "kernel"), None)
+
+
+def usage(events: Iterable[Event]) -> Usage | None:
+    """None if nothing is known: it has just begun."""
+    points = [Point(*point) for event in events if event.kind == "usage" for point in event.data]
+    while len(points) > POINTS:
+        points = [_joined(points[place : place + 2]) for place in range(0, len(points), 2)]
+    return Usage(tuple(points)) if points else None
+
+
+def _joined(points: list[Point]) -> Point:
+    seconds = sum(point.seconds for point in points)
+    return Point(points[-1].at, round(seconds, 2), round(_mean(points), 3), max(point.memory for point in points))
+
+
+def _mean(points: Iterable[Point]) -> float:
+    pairs = [(point.cpu * point.seconds, point.seconds) for point in points]
+    return sum(busy for busy, _ in pairs) / sum(seconds for _, seconds in pairs)
 
 
 # Made once: json.dumps with options makes an encoder for every call, which costs more than the encoding.

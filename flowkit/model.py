@@ -62,11 +62,18 @@ class Cause(StrEnum):
     NOTEBOOK = "notebook"  # its own code raised
     CRASHED = "crashed"  # its kernel or its worker died
     TIMEOUT = "timeout"  # it ran longer than its deployment allows
+    MEMORY = "memory"  # it held more memory than its deployment allows, or than there was
     SETUP = "setup"  # it could not begin: kernel, parameters
 
 
 #: What the command line returns for a run that ended so.
-EXIT_CODES: Mapping[Cause, int] = {Cause.NOTEBOOK: 1, Cause.SETUP: 2, Cause.CRASHED: 3, Cause.TIMEOUT: 4}
+EXIT_CODES: Mapping[Cause, int] = {
+    Cause.NOTEBOOK: 1,
+    Cause.SETUP: 2,
+    Cause.CRASHED: 3,
+    Cause.TIMEOUT: 4,
+    Cause.MEMORY: 5,
+}
 
 
 class CatchUp(StrEnum):
@@ -117,6 +124,8 @@ class Policy:
     retries: int = 0  #: attempts after the first
     backoff: float = 2.0  #: seconds before the first retry; doubles each time
     timeout: float | None = None  #: seconds for the whole run; None: no limit
+    cell_timeout: float | None = None  #: seconds for each cell
+    memory: int | None = None  #: bytes that the kernel and all it starts may hold together
     kernel: str | None = None  #: kernel name; None: what the notebook names, or the default
     max_concurrent: int | None = None  #: of the deployment's runs at once, as its newest version says; None: any number
     rate: str | None = None  #: of the deployment's runs that start, such as ``30/minute``; likewise
@@ -218,6 +227,8 @@ class Deployment:
             "retries": self.policy.retries,
             "backoff": self.policy.backoff,
             "timeout": self.policy.timeout,
+            "cell_timeout": self.policy.cell_timeout,
+            "memory": self.policy.memory,
             "kernel": self.policy.kernel,
             "max_concurrent": self.policy.max_concurrent,
             "rate": self.policy.rate,
@@ -465,6 +476,15 @@ class Wait:
 
     reason: str
     until: datetime | None = None  #: UTC; None: nobody knows
+
+
+def size(amount: float) -> str:
+    """Bytes, for people: ``2.1 GB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} GB"
 
 
 def iso(at: datetime | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ from rich.console import Console, ConsoleOptions, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from flowkit.events import Event, fold
-from flowkit.model import Backfill, Deployment, NodeRun, Queue, Reason, Run, Skip, State, Wait, Worker
+from flowkit.events import Event, Usage, fold, kernel, usage
+from flowkit.model import Backfill, Deployment, NodeRun, Queue, Reason, Run, Skip, State, Wait, Worker, size
 
 if TYPE_CHECKING:
     from flowkit.doctor import Finding
@@ -147,14 +147,23 @@ WHY = {
 }
 
 
-def workers_table(workers: Iterable[Worker], at: datetime) -> Table:
+def workers_table(
+    workers: Iterable[Worker], busy: Mapping[str, Sequence[tuple[Run, Usage | None]]], at: datetime
+) -> Table:
+    """*busy*: the runs of each worker, with what they use."""
     found = list(workers)
     forged = [">dropped"] if any(worker.dropped for worker in found) else []  # a column that is worth a look, or none
-    table = Table("worker", "queues", ">concurrency", "started", ">seen", *forged)
+    columns = "worker", "queues", ">runs", ">cores", ">memory", "started", ">seen", *forged
+    table = Table(*columns, below="under way")
     for worker in found:
         ago = f"{(at - worker.seen).total_seconds():.0f} s ago"
-        shown = [worker.id, ", ".join(worker.queues), str(worker.concurrency), local(worker.started), ago]
-        table.add(*shown, *([str(worker.dropped)] if forged else []))
+        runs = busy.get(worker.id, ())
+        used = [one.last for _, one in runs if one is not None]
+        cores = f"{sum(point.cpu for point in used):.2f}" if used else ""
+        memory = size(sum(point.memory for point in used)) if used else ""
+        shown = [worker.id, ", ".join(worker.queues), f"{len(runs)} of {worker.concurrency}", cores, memory]
+        shown += [local(worker.started), ago, *([str(worker.dropped)] if forged else [])]
+        table.add(*shown, below=", ".join(f"{run.id[:8]} {run.label}{_using(one)}" for run, one in runs))
     return table
 
 
@@ -165,6 +174,10 @@ def queues_table(queues: Iterable[Queue], at: datetime) -> Table:
         since = f"{local(queue.oldest)}, {span(at - queue.oldest)} ago" if queue.oldest else ""
         table.add(queue.name, str(queue.waiting), str(queue.running), limit, since)
     return table
+
+
+def _using(used: Usage | None) -> str:
+    return f" ({used.last.cpu:.2f} cores, {size(used.last.memory)})" if used else ""
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
@@ -240,8 +253,9 @@ class Table:
         return padded
 
 
-def run_details(run: Run, wait: Wait | None = None) -> Group:
-    """One run's facts, a line each; those it does not have are left out."""
+def run_details(run: Run, events: Sequence[Event] = (), wait: Wait | None = None) -> Group:
+    """One run's facts, a line each; those it does not have are left out. *events*: of its newest attempt."""
+    used, where = usage(events), kernel(events)
     facts = {
         "run": run.id,
         "deployment": f"{run.deployment} (version {run.version})" if run.deployment else None,
@@ -260,6 +274,9 @@ def run_details(run: Run, wait: Wait | None = None) -> Group:
         "finished": run.finished and local(run.finished),
         "duration": run.started and duration(run.started, run.finished),
         "worker": run.worker,
+        "kernel": where and "{name}, on {host}, Python {python}, ".format(**where) + ISOLATION[where["isolation"]],
+        "memory": used and f"{size(used.last.memory)}, at most {size(used.peak_memory)}{_limit(run.policy.memory)}",
+        "cores": used and f"{used.last.cpu:.2f}, on average {used.mean_cpu:.2f}",
         "output": run.output,
     }
     width = max(map(len, facts)) + 2
@@ -274,6 +291,17 @@ def run_details(run: Run, wait: Wait | None = None) -> Group:
 
 def waiting(wait: Wait) -> str:
     return f"{wait.reason}, until {local(wait.until)}" if wait.until else wait.reason
+
+
+ISOLATION = {
+    "namespace": "in a PID namespace",
+    "reaper": "kept together by a reaper",
+    "group": "kept together by its process group",
+}
+
+
+def _limit(memory: int | None) -> str:
+    return f" of {size(memory)}" if memory else ""
 
 
 def parameters(run: Run) -> str:

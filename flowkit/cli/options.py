@@ -23,6 +23,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 #: Exit code after Ctrl-C, and of a run that was cancelled.
 INTERRUPTED = 130
 
+#: ``2GB`` and ``2GiB``, each as it is meant; a bare number could be taken for megabytes.
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])(I?)B?")
+
 #: A duration without a unit is in seconds.
 PLAIN = re.compile(r"\d+(\.\d+)?")
 
@@ -32,6 +35,17 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         return float(value) if PLAIN.fullmatch(str(value)) else interval(value)
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg]
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = SIZE.fullmatch(str(value).strip().upper())
+        if not found:
+            raise UsageError(f"{value!r} is no size; it is a number with its unit, such as 512MB, 2GB or 1.5GiB")
+        step = 1024 if found[3] else 1000
+        return int(float(found[1]) * step ** " KMGT".index(found[2]))
 
 
 class Interval(Seconds):
@@ -79,6 +93,8 @@ def policy_options(command: Command) -> Command:
         click.option("--retries", type=int, help="Attempts after the first. [default: 0]"),
         click.option("--backoff", type=Seconds(), help="Wait before the first retry; doubles. [default: 2s]"),
         click.option("--timeout", type=Seconds(), help="Limit for the whole run, such as 90s or 2h."),
+        click.option("--cell-timeout", type=Seconds(), help="Limit for each cell."),
+        click.option("--memory", type=Bytes(), help="Limit for the kernel and all it starts together, such as 2GB."),
         click.option("--kernel", help="The kernel to run it in, if not the notebook's own."),
     )(command)
 

@@ -7,6 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import click
 from flowkit import terminal
 from flowkit.cli.options import as_json, connect, print_json
 from flowkit.config import Config
-from flowkit.model import now
+from flowkit.events import Usage
+from flowkit.model import Run, now
 
 
 @click.command()
@@ -75,11 +77,12 @@ def workers(as_json: bool) -> None:
     """List the workers that are alive."""
     with connect() as client:
         found = client.workers()
+        busy = client.busy() if found else {}
     if as_json:
-        return print_json([worker.to_json() for worker in found])
+        return print_json([worker.to_json() | {"runs": _loads(busy.get(worker.id, ()))} for worker in found])
     if not found:
         return click.echo("no worker is alive; start one: flowkit worker, or flowkit up")
-    return terminal.console().print(terminal.workers_table(found, now()))
+    return terminal.console().print(terminal.workers_table(found, busy, now()))
 
 
 @click.command()
@@ -94,6 +97,10 @@ def doctor(as_json: bool) -> int:
     else:
         terminal.console().print(terminal.findings_table(findings))
     return 2 if any(finding.health is Health.PROBLEM for finding in findings) else 0
+
+
+def _loads(runs: Iterable[tuple[Run, Usage | None]]) -> list[dict[str, Any]]:
+    return [{"id": run.id, "cpu": used and used.last.cpu, "memory": used and used.last.memory} for run, used in runs]
 
 
 def _log_to_stderr() -> None:

@@ -22,7 +22,8 @@ from flowkit.cli.options import (
     read_parameters,
     warn_without_worker,
 )
-from flowkit.model import EXIT_CODES, NodeRun, Run, State, now
+from flowkit.events import fold, kernel, usage
+from flowkit.model import EXIT_CODES, Run, State, now
 
 if TYPE_CHECKING:
     from flowkit.client import Client
@@ -124,9 +125,10 @@ def show(run: str, as_json: bool) -> None:
         found = client.store.run(run)
         if as_json:
             return _print_run(client, found)
-        nodes, wait = client.nodes(found), client.store.wait(found, now=now())
+        events, wait = client.recorded(found), client.store.wait(found, now=now())
+    nodes = fold(events, ended=found.state.final)
     console = terminal.console()
-    console.print(terminal.run_details(found, wait))
+    console.print(terminal.run_details(found, events, wait))
     if nodes:
         console.print()
         console.print(terminal.nodes_table(nodes))
@@ -196,5 +198,7 @@ def _exit_code(run: Run) -> int:
 
 
 def _print_run(client: Client, run: Run) -> None:
-    nodes: list[NodeRun] = client.nodes(run)
-    print_json(run.to_json(nodes))
+    events = client.recorded(run)
+    used = usage(events)
+    more = {"kernel": kernel(events), "usage": used and used.to_json()}
+    print_json(run.to_json(fold(events, ended=run.state.final)) | more)

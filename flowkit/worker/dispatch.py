@@ -159,6 +159,8 @@ class Dispatcher:
                 current=CurrentRun.of(run),
                 kernel=run.policy.kernel,
                 timeout=run.policy.timeout,
+                cell_timeout=run.policy.cell_timeout,
+                memory=run.policy.memory,
                 # Where its data and modules lie, if this machine has that folder.
                 cwd=beside if beside.is_dir() else folder,
                 folder=folder,

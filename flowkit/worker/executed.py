@@ -37,7 +37,7 @@ from flowkit.errors import NotebookError, SetupError
 from flowkit.model import Cause, CurrentRun, Ending, State
 
 #: What the error output of a cell that was cut off is named by; the author's own errors bear their own names.
-CUT_OFF = {Cause.CRASHED: "KernelDied", Cause.TIMEOUT: "Timeout", None: "Cancelled"}
+CUT_OFF = {Cause.CRASHED: "KernelDied", Cause.TIMEOUT: "Timeout", Cause.MEMORY: "OutOfMemory", None: "Cancelled"}
 
 
 @dataclass(frozen=True, slots=True)

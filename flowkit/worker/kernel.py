@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +14,14 @@ from typing import Any
 
 from flowkit.config import kernel_environment
 from flowkit.errors import NotebookError, SetupError
-from flowkit.events import LOG, Event
-from flowkit.model import Cause, CurrentRun, Ending, State, epoch, now
+from flowkit.events import LOG, Event, Point
+from flowkit.model import Cause, CurrentRun, Ending, State, epoch, now, size
 from flowkit.worker import kernels
 from flowkit.worker.executed import Cell, Executed
 from flowkit.worker.outputs import Outputs
-from flowkit.worker.process import SHUTDOWN, Died, KernelProcess, Message
+from flowkit.worker.process import SHUTDOWN, Died, KernelProcess, Message, shortcoming
 from flowkit.worker.reporter import Reporter
+from flowkit.worker.usage import Sampler
 
 #: Seconds a kernel may take until it answers.
 STARTING = 60.0
@@ -28,6 +31,9 @@ INTERRUPTS = 3
 
 #: Seconds without any output after which a cell that was answered counts as ended, though its "idle" never came.
 QUIET = 10.0
+
+#: Of all runs of this process.
+_SAMPLER = Sampler()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,8 @@ class Order:
     kernel: str | None  #: None: what the notebook names, or the default
     timeout: float | None  #: seconds for everything, from the call to the last cell's end
     cwd: Path  #: of the kernel
+    cell_timeout: float | None = None  #: seconds for each cell
+    memory: int | None = None  #: bytes that its processes may hold together
     folder: Path  #: the run folder: ``run.json`` is written there, the kernel's events are read from there
 
 
@@ -110,6 +118,8 @@ class _Execution:
         self._kernel: KernelProcess
         self._outputs: Outputs | None = None
         self._cell: Cell | None = None  # that runs, or ran last
+        self._cell_deadline: float | None = None
+        self._held: int | None = None  # bytes, once they are more than it may hold
         self._replies: dict[str, dict[str, Any]] = {}
         self._idle: set[str] = set()
         self._heard = 0.0  # monotonic; the last message
@@ -143,8 +153,15 @@ class _Execution:
             self._outputs = Outputs(executed, self._kernel.client, self._reporter.output)
             self._stop.attach(self._kernel.wake)
             self._reporter.alarm = self._kernel.wake
+            self._reporter.event(Event("kernel", epoch(), name, data=_circumstances(self._kernel)))
             try:
-                return self._run_cells(name)
+                with _SAMPLER.watching(self._kernel.pid, tell=self._used, limit=order.memory, exceeded=self._exceeded):
+                    self._run_cells(name)
+                self._kernel.request_shutdown()
+                if not self._kernel.exits_within(SHUTDOWN):
+                    self._kernel.terminate()
+                    self._kernel.exits_within(SHUTDOWN)
+                return Ending(State.SUCCEEDED)
             finally:
                 self._stop.attach(None)
                 self._reporter.alarm = lambda: None
@@ -152,17 +169,12 @@ class _Execution:
                 self._drain()
                 self._outputs.finish()
 
-    def _run_cells(self, name: str) -> Ending:
+    def _run_cells(self, name: str) -> None:
         cells = self._executed.cells()
         self._reporter.event(*(Event("cell", epoch(), str(cell.number), state=State.PENDING) for cell in cells))
         self._await_start(name)
         for cell in cells:
             self._run_cell(cell, last=cell is cells[-1])
-        self._kernel.request_shutdown()
-        if not self._kernel.exits_within(SHUTDOWN):
-            self._kernel.terminate()
-            self._kernel.exits_within(SHUTDOWN)
-        return Ending(State.SUCCEEDED)
 
     def _await_start(self, name: str) -> None:
         """Until the kernel has answered, and was heard on its output channel too, which may open later."""
@@ -193,7 +205,10 @@ class _Execution:
         request = self._kernel.execute(cell.source, stop_on_error=not cell.may_raise)
         assert self._outputs is not None
         self._outputs.expect(request, cell.index)
+        limit = self._order.cell_timeout
+        self._cell_deadline = None if limit is None else time.monotonic() + limit
         cut_off = self._await_cell(cell, request)
+        self._cell_deadline = None
         failure = cut_off or self._failure(cell, self._replies.pop(request), last=last)
         self._executed.cell_ended(cell.index, now(), failed=failure is not None)
         state = State.SUCCEEDED if failure is None else State.FAILED
@@ -212,10 +227,14 @@ class _Execution:
                     self._drain()
                     if self._settled(request):
                         break
+                    if self._kernel.ran_out_of_memory:
+                        killed = f"the system killed the kernel in cell {cell.number}; hold less at once there"
+                        return Ending(State.FAILED, Cause.MEMORY, f"out of memory: {killed}")
                     died = f"kernel died in cell {cell.number} ({self._kernel.death()})"
                     return Ending(State.FAILED, Cause.CRASHED, died)
         except _Halt as halt:
-            self._interrupt(request)
+            if halt.cause is not Cause.MEMORY:  # which has no time to lose
+                self._interrupt(request)
             return halt.ending(f"in cell {cell.number}")
         return None
 
@@ -246,7 +265,24 @@ class _Execution:
             if left <= 0:
                 raise _Halt(State.FAILED, Cause.TIMEOUT, f"ran longer than its limit of {self._order.timeout:g} s")
             timeout = min(timeout, left)
+        if self._cell_deadline is not None:
+            left = self._cell_deadline - time.monotonic()
+            if left <= 0:
+                limit = f"{self._order.cell_timeout:g} s"
+                raise _Halt(State.FAILED, Cause.TIMEOUT, f"a cell ran longer than its limit of {limit}")
+            timeout = min(timeout, left)
+        if self._held is not None:
+            assert self._order.memory is not None
+            used = f"used {size(self._held)}, its limit is {size(self._order.memory)}"
+            raise _Halt(State.FAILED, Cause.MEMORY, f"out of memory: {used}; raise --memory, or hold less at once")
         self._receive(timeout)
+
+    def _used(self, points: Sequence[Point]) -> None:
+        self._reporter.note(Event("usage", points[-1].at, data=points))
+
+    def _exceeded(self, held: int) -> None:
+        self._held = held
+        self._kernel.wake()
 
     def _receive(self, timeout: float) -> bool:
         assert self._outputs is not None
@@ -303,6 +339,15 @@ class _Execution:
         return self._executed.text()
 
 
+def _circumstances(kernel: KernelProcess) -> dict[str, str | None]:
+    return {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),  # the worker's
+        "isolation": kernel.isolation,
+        "shortcoming": shortcoming(),
+    }
+
+
 class _Halt(Exception):
     """The run was told to end, or its time is up."""
 
@@ -310,8 +355,10 @@ class _Halt(Exception):
         self.state, self.cause, self.reason = state, cause, reason
 
     def ending(self, where: str) -> Ending:
-        error = self.reason if self.state is State.CANCELLED else f"{self.reason}, stopped {where}"
-        return Ending(self.state, self.cause, error)
+        if self.state is State.CANCELLED:
+            return Ending(self.state, None, self.reason)
+        joined = " " if self.cause is Cause.MEMORY else ", stopped "
+        return Ending(self.state, self.cause, self.reason + joined + where)
 
 
 def one_line(text: str, limit: int = 500) -> str:

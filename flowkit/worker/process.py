@@ -77,17 +77,31 @@ class Died(Exception):
     """A signal ended the kernel before it was one. The message says which."""
 
 
-@functools.cache
 def isolation() -> Isolation:
-    """The best there is on this machine for this user; found out by trying it, once."""
+    """The best there is on this machine for this user."""
+    return _tried()[0]
+
+
+def shortcoming() -> str | None:
+    """Why there is no PID namespace for kernels; None if there is."""
+    return _tried()[1]
+
+
+@functools.cache
+def _tried() -> tuple[Isolation, str | None]:
+    """Found out by trying it, once."""
     me = os.getpid()
-    if sys.platform != "linux" or not Path(f"/proc/{me}/task/{me}/children").exists():
-        return "group"
+    if sys.platform != "linux":
+        return "group", f"{sys.platform} has none"
+    if not Path(f"/proc/{me}/task/{me}/children").exists():
+        return "group", "this Linux does not tell a process's children in /proc"
     try:
         tried = subprocess.run([*_namespace(), "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "reaper"
-    return "reaper" if tried.returncode else "namespace"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "reaper", f"{type(error).__name__}: {error}"
+    if tried.returncode:
+        return "reaper", " ".join(tried.stderr.decode(errors="replace").split()) or f"exit code {tried.returncode}"
+    return "namespace", None
 
 
 class KernelProcess:
@@ -260,6 +274,15 @@ class KernelProcess:
         return self._client
 
     @property
+    def isolation(self) -> Isolation:
+        return self._isolation
+
+    @property
+    def pid(self) -> int:
+        """Of the root of all its processes, as this machine counts them."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         if self._pidfd is None:
             return self._process.poll() is None
@@ -298,9 +321,14 @@ class KernelProcess:
         """By a signal, and so by nothing it said or did wrong. Only after ``kill``."""
         return self._code < 0
 
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """The system has killed it, or another process at the same time. Only after ``kill``."""
+        return self._code == -signal.SIGKILL and _oom_kills() > self._counts[0]
+
     def death(self) -> str:
         """How it ended, for people: ``killed by signal 9``, ``exit code 1``. Only after ``kill``."""
-        if self._code == -signal.SIGKILL and _oom_kills() > self._counts[0]:
+        if self.ran_out_of_memory:
             return "out of memory, killed by signal 9"
         return f"killed by signal {-self._code}" if self._code < 0 else f"exit code {self._code}"
 

@@ -85,6 +85,12 @@ class Reporter:
             self._text.append(text)
             self._changed = True
 
+    def note(self, event: Event) -> None:
+        """Tell of something that is in no hurry, with the next batch. From any thread."""
+        with self._ready:
+            self._join_text()
+            self._events.append(event)
+
     def changed(self) -> None:
         """The document is no longer what was saved."""
         self._changed = True

@@ -53,6 +53,8 @@ class Execution:
         parameters: Mapping[str, Any] | None = None,
         kernel: str | None = None,
         timeout: float | None = 60.0,
+        cell_timeout: float | None = None,
+        memory: int | None = None,
         cwd: Path | None = None,
         at: datetime | None = None,
         text: str | None = None,
@@ -63,6 +65,8 @@ class Execution:
             current=current(scheduled_for=at, zone=str(at.tzinfo) if at else "UTC"),
             kernel=kernel,
             timeout=timeout,
+            cell_timeout=cell_timeout,
+            memory=memory,
             cwd=cwd or self.folder,
             folder=self.folder,
         )

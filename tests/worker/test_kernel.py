@@ -281,12 +281,12 @@ def test_a_run_past_its_limit_ends_within_five_seconds_whatever_it_does(tmp_path
         runs.append(Execution(tmp_path / name))
 
     with ThreadPoolExecutor(3) as pool:
-        endings = list(pool.map(lambda run, cell: run.run("1", cell, timeout=2.0), runs, (SLEEP, BUSY, DEAF)))
+        endings = list(pool.map(lambda run, cell: run.run("1", cell, timeout=6.0), runs, (SLEEP, BUSY, DEAF)))
 
-    error = "ran longer than its limit of 2 s, stopped in cell 2"
+    error = "ran longer than its limit of 6 s, stopped in cell 2"
     assert endings == [Ending(State.FAILED, Cause.TIMEOUT, error)] * 3
-    assert max(run.seconds for run in runs) < 7
-    assert runs[0].seconds < 4, "what can be interrupted is"
+    assert max(run.seconds for run in runs) < 11
+    assert runs[0].seconds < 8, "what can be interrupted is"
     for run in runs:
         assert run.statuses == ["completed", "failed"]
         assert f"Timeout: {error}" in run.shown(1)

@@ -227,6 +227,47 @@ def test_a_run_beyond_its_limit_has_ended_within_5_s_and_nothing_is_left(
     assert ended.left == []
 
 
+NODE = """
+import flowkit as fk
+flow = fk.Flow("flights")
+@flow.node(timeout=0.5)
+def slow():
+    time.sleep(600)
+flow.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"),
+    [
+        ({"timeout": 6.0}, "ran longer than its limit of 6 s, stopped in cell 2"),
+        ({"cell_timeout": 1.0}, "a cell ran longer than its limit of 1 s, stopped in cell 2"),
+    ],
+    ids=["run", "cell"],
+)
+def test_a_limit_that_is_reached_names_itself(tmp_path: Path, limit: dict[str, float], error: str) -> None:
+    execution = Execution(tmp_path)
+
+    ending = execution.run("import time; time.sleep(0.7)", "time.sleep(0.7); time.sleep(600)", **limit)
+
+    assert ending == Ending(State.FAILED, Cause.TIMEOUT, error)
+    assert execution.statuses == ["completed", "failed"]
+
+
+def test_a_node_beyond_its_limit_is_named_and_does_not_hold_its_run(tmp_path: Path) -> None:
+    execution = Execution(tmp_path)
+
+    ending = execution.run("import time", "begun = time.time()" + NODE, cwd=tmp_path)
+
+    assert (ending.state, ending.cause) == (State.FAILED, Cause.NOTEBOOK)
+    assert ending.error is not None
+    assert "node 'slow' failed: TimeoutError" in ending.error
+    assert execution.nodes() == {"slow": "failed"}
+    failed = next(event.at for event in execution.events if event.name == "slow" and event.state is State.FAILED)
+    assert time.time() - failed < 5.0 + 3.0  # of a busy machine
+    assert left_of(tmp_path) == []
+
+
 # -- a worker killed --------------------------------------------------------------------------------------------------
 
 WORKER = """
@@ -311,8 +352,9 @@ def test_a_kernel_killed_for_lack_of_memory_says_so(
 
     ending = Execution(tmp_path).run("import os\nopen('killed', 'w').close()\nos.kill(os.getpid(), 9)")
 
-    how = "out of memory, killed by signal 9" if others else "killed by signal 9"
-    assert ending == Ending(State.FAILED, Cause.CRASHED, f"kernel died in cell 1 ({how})")
+    oom = "out of memory: the system killed the kernel in cell 1; hold less at once there"
+    other = Ending(State.FAILED, Cause.CRASHED, "kernel died in cell 1 (killed by signal 9)")
+    assert ending == (Ending(State.FAILED, Cause.MEMORY, oom) if others else other)
 
 
 def test_a_notebook_finds_itself_and_its_files_as_outside(isolation: Isolation, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import panel as pn
 import param
 from panel.custom import JSComponent
 
+from flowkit.events import kernel, usage
 from flowkit.model import NodeRun, Run, State, Wait
 from flowkit.server.dashboard.reading import Asked, Followed, Overview, Reader, Seen, View
 
@@ -108,7 +109,7 @@ class Viewer:
             self._told.pop("runs", None)
         if seen.asked.turns[1] != self._answered.turns[1]:
             self._logged = ("", 0, 0)
-            for part in ("run", "nodes"):
+            for part in ("run", "nodes", "usage"):
                 self._told.pop(part, None)
         self._answered = seen.asked
         message = {"turns": seen.asked.turns, "now": seen.at.timestamp(), "problem": seen.problem}
@@ -120,6 +121,7 @@ class Viewer:
             if seen.followed is not None:
                 message |= self._news("run", _details(seen.followed.run, seen.followed.wait))
                 message |= self._news("nodes", _nodes(seen.followed.nodes))
+                message |= self._news("usage", _usage(seen.followed))
                 message |= self._output(seen.followed)
         self.component.tell(message)
 
@@ -193,6 +195,19 @@ def _details(run: Run, wait: Wait | None) -> dict[str, Any]:
         "output": run.output,
         "parameters": parameters,
         "unshown": len(run.parameters) - len(parameters),
+    }
+
+
+def _usage(followed: Followed) -> dict[str, Any]:
+    """``where`` the kernel runs, and the points of its line, ``[at, seconds, cores, bytes]`` each."""
+    used, where = usage(followed.steps), kernel(followed.steps)
+    return {
+        "where": where and f"{where['name']}, Python {where['python']}, {where['host']}",
+        "isolation": where and where["isolation"],
+        "points": [list(point) for point in used.points] if used else [],
+        "peak": used.peak_memory if used else 0,
+        "mean": used.mean_cpu if used else 0.0,
+        "limit": followed.run.policy.memory,
     }
 
 

@@ -29,6 +29,33 @@ function fact([name, value, width]) {
   return h("div", { class: width }, h("dt", { title: name }, name), h("dd", { title: value }, value));
 }
 
+// What was used over the run's time, as a line. *column*: of the points; *top*: the end of its scale.
+function meter(name, text, points, column, top = 0, limit = null) {
+  const svg = (tag, attributes) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
+  const from = points[0][0] - points[0][1];
+  const span = Math.max(points.at(-1)[0] - from, 0.001);
+  const high = Math.max(top, ...points.map((point) => point[column])) * 1.08 || 1;
+  const x = (at) => (100 * (at - from)) / span;
+  const y = (value) => 28 - (27 * value) / high;
+  const steps = points.map((point) => `${x(point[0] - point[1]).toFixed(2)},${y(point[column]).toFixed(2)} ${x(point[0]).toFixed(2)},${y(point[column]).toFixed(2)}`).join(" ");
+  const chart = svg("svg", { viewBox: "0 0 100 28", preserveAspectRatio: "none", "aria-hidden": "true" });
+  chart.append(svg("polygon", { points: `0,28 ${steps} 100,28` }), svg("polyline", { points: steps }));
+  if (limit) chart.append(svg("line", { x1: 0, x2: 100, y1: y(limit), y2: y(limit) }));
+  return h("figure", {}, h("figcaption", {}, h("b", {}, name), h("span", {}, text)), chart);
+}
+
+function bytes(amount) {
+  for (const unit of ["bytes", "kB", "MB"]) {
+    if (amount < 1000) return `${Number(amount.toPrecision(3))} ${unit}`;
+    amount /= 1000;
+  }
+  return `${Number(amount.toPrecision(3))} GB`;
+}
+
 function badge({ state, cancelling }) {
   const soon = cancelling ? "cancelled" : state; // it runs, until its kernel has ended
   return h("span", { class: `badge ${soon}`, title: cancelling ? "running, until its kernel has ended" : state },

@@ -26,6 +26,7 @@ class Detail {
     this.error = h("div", { class: "failure", hidden: true });
     this.facts = h("dl", { class: "facts" });
     this.parameters = h("dl", { class: "facts parameters", hidden: true });
+    this.usage = h("div", { class: "usage", hidden: true });
     this.log = h("pre", { class: "log", tabindex: "0" });
     this.logNote = h("p", { class: "hint" }, "Nothing printed.");
     this.nodesBody = h("div", { class: "nodes" });
@@ -49,7 +50,7 @@ class Detail {
     const close = h("button", { class: "close", type: "button", title: "Close (Esc)", "aria-label": "Close", onclick: () => page.close() }, "✕");
     this.root.replaceChildren(
       h("div", { class: "top" }, h("div", { class: "name" }, this.title, this.sub), close),
-      h("div", { class: "about" }, this.error, this.facts, this.parameters), tabs, ...Object.values(this.panels));
+      h("div", { class: "about" }, this.error, this.facts, this.usage, this.parameters), tabs, ...Object.values(this.panels));
     this.show(this.tab);
   }
 
@@ -64,7 +65,7 @@ class Detail {
     if (name === "notebook") this.frame();
   }
 
-  hear({ run, nodes, log, missing }) {
+  hear({ run, nodes, usage, log, missing }) {
     if (missing) return this.drawMissing(missing);
     if (run) {
       this.data = this.whole = run;
@@ -73,6 +74,7 @@ class Detail {
       this.frame();
     }
     if (nodes) this.nodes = nodes;
+    if (usage) this.drawUsage(usage);
     if (nodes || run) this.drawNodes();
     if (log) this.drawLog(log);
   }
@@ -133,6 +135,18 @@ class Detail {
     this.parameters.hidden = !run.parameters.length;
     const more = run.unshown ? [["…", `and ${run.unshown} more`]] : [];
     this.parameters.replaceChildren(...run.parameters.concat(more).map(fact));
+  }
+
+  drawUsage({ where, isolation, points, peak, mean, limit }) {
+    this.usage.hidden = !points.length;
+    if (!points.length) return;
+    const last = points.at(-1);
+    const ended = this.data?.finished;
+    const most = limit ? `${bytes(peak)} of ${bytes(limit)}` : bytes(peak);
+    this.usage.replaceChildren(
+      meter("Memory", ended ? `at most ${most}` : `${bytes(last[3])}, at most ${most}`, points, 3, Math.max(peak, limit || 0), limit),
+      meter("CPU", `${ended ? "" : `${last[2].toFixed(1)} cores, `}on average ${mean.toFixed(1)}`, points, 2));
+    this.usage.title = where ? `${where}, ${ISOLATION[isolation]}` : "";
   }
 
   drawNodes() {
@@ -207,5 +221,9 @@ class Detail {
 
 const CAUSES = {
   notebook: "The notebook raised an error", crashed: "Its kernel or worker died",
-  timeout: "It took longer than allowed", setup: "It could not begin",
+  timeout: "It took longer than allowed", memory: "It ran out of memory", setup: "It could not begin",
+};
+
+const ISOLATION = {
+  namespace: "alone in a PID namespace", reaper: "kept together by a reaper", group: "kept together by its process group",
 };
