@@ -34,25 +34,29 @@ _WIDE = 100  # a call longer than this has an argument a line
 _OPTIONS = ("name", "outputs", "map", "retries", "delay", "timeout", "checkpoint", "cache", "inputs")
 
 
-def source(flow: Flow) -> str:
-    """All cells as one text: calls follow each other, definitions stand apart."""
-    found = cells(flow)
+def source(flow: Flow, variable: str | None = None) -> str:
+    """All cells as one text: calls follow each other, definitions stand apart.
+
+    Args:
+        variable: what the flow shall be called; what the notebook calls it, or ``flow``, if nothing is said.
+    """
+    found = cells(flow, variable)
     text = found[0]
     for before, cell in itertools.pairwise(found):
         text += ("\n" if _is_line(before) and _is_line(cell) else "\n\n\n") + cell
     return text + "\n"
 
 
-def cells(flow: Flow) -> list[str]:
+def cells(flow: Flow, variable: str | None = None) -> list[str]:
     """The imports and the flow itself first, then a definition each; no cell ends with a newline."""
-    return _Writer(flow).cells()
+    return _Writer(flow, variable or variable_of(flow)).cells()
 
 
 class _Writer:
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, variable: str) -> None:
         self._flow = flow
         self._nodes = [wired.node for wired in flow.graph.nodes]
-        self._variable = _variable(flow)
+        self._variable = variable
         self._written = {id(one.function): _Written.of(one, self._variable) for one in self._nodes if not _library(one)}
         self._names: dict[str, Any] = {"fk": sys.modules["flowkit"], self._variable: flow}
         self._imports = {"fk": "import flowkit as fk"}
@@ -82,7 +86,7 @@ class _Writer:
         if function is None:
             self._cells.append(self._added(one, literal.reference(one.function, self._name)))
             return
-        by_name = _matches(one, by_name=True)
+        by_name = matches(one, by_name=True)
         if self._defined.get(function.name) == function.text:
             self._cells.append(self._decorated(one, function.name) if by_name else self._added(one, function.name))
         elif by_name:
@@ -100,7 +104,7 @@ class _Writer:
 
     def _need(self, name: str, thing: Any, whose: _Written) -> None:
         """What a function of the notebook uses of the notebook's globals."""
-        if thing is self._flow or name in self._imports or name in self._defined:
+        if name == self._variable or thing is self._flow or name in self._imports or name in self._defined:
             return
         if statement := _import(name, thing):
             self._imports[name] = statement
@@ -144,7 +148,7 @@ class _Writer:
         return _call(f"{self._variable}.node", arguments) + f"({function})"
 
     def _added(self, one: Node, function: str) -> str:
-        if not _matches(one, by_name=False):
+        if not matches(one, by_name=False):
             return self._decorated(one, function)
         name = [] if getattr(one.function, "__name__", None) == one.name else [quoted(one.name)]
         given = self._inputs(one)
@@ -347,25 +351,13 @@ def _library(one: Node) -> bool:
     return literal.home(one.function) is not None
 
 
-def _matches(one: Node, *, by_name: bool) -> bool:
+def matches(one: Node, *, by_name: bool) -> bool:
     """Whether its function would become this node in this way, ``@flow.node`` or ``flow.add``."""
     if by_name and getattr(one.function, "__name__", None) != one.name:
         return False
     bound: dict[str, Any] = {port.name: port.source for port in one.ports if port.bound}
     bound |= {key: node.Value(constant) for key, constant in one.constants.items()}
-    again = node.make(
-        one.function,
-        one.name,
-        inputs=bound,
-        by_name=by_name,
-        outputs=(),
-        map=(),
-        retries=0,
-        delay=1.0,
-        timeout=None,
-        checkpoint=True,
-        cache=None,
-    )
+    again = node.make(one.function, one.name, inputs=bound, by_name=by_name, **node.DEFAULTS)
     return [(port.name, port.source) for port in again.ports] == [(port.name, port.source) for port in one.ports]
 
 
@@ -373,7 +365,7 @@ def _is_line(cell: str) -> bool:
     return not cell.startswith(("@", "def ", "class ", "import ", "from "))
 
 
-def _variable(flow: Flow) -> str:
+def variable_of(flow: Flow) -> str:
     """What the notebook calls the flow."""
     known = vars(sys.modules["__main__"])
     found = next((name for name, one in known.items() if one is flow and not name.startswith("_")), "flow")

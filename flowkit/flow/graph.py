@@ -29,11 +29,23 @@ class Wired:
     place: int = 0  #: position in the order the nodes were defined
 
 
+class Problem(str):
+    """What is wrong, in a sentence, and where: at a node, or at one of its inputs."""
+
+    node: str | None
+    port: str | None
+
+    def __new__(cls, text: str, node: str | None = None, port: str | None = None) -> Problem:
+        found = super().__new__(cls, text)
+        found.node, found.port = node, port
+        return found
+
+
 class Graph:
     """Wires what it can, and keeps what is wrong as ``problems``, so that a broken flow can still be drawn."""
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
         self._nodes = nodes
         self._producers = self._find_producers()
         self.nodes = [self._wire(node) for node in nodes.values()]
@@ -98,13 +110,15 @@ class Graph:
             for output in node.outputs:
                 other = found.setdefault(output, node.name)
                 if output == other:
-                    self.problems.append(
-                        f"{output!r} is a node and an output of node {node.name!r}; give one of them another name"
+                    self._wrong(
+                        f"{output!r} is a node and an output of node {node.name!r}; give one of them another name",
+                        node,
                     )
                 elif other != node.name or node.outputs.count(output) > 1:
-                    self.problems.append(
+                    self._wrong(
                         f"{output!r} is an output of node {other!r} and again of node {node.name!r}; "
-                        f"give one of them another name"
+                        f"give one of them another name",
+                        node,
                     )
         return found
 
@@ -135,9 +149,11 @@ class Graph:
         if port.name in node.map:
             item = ports.element(given)
             if item is ports.NOTHING:
-                self.problems.append(
+                self._wrong(
                     f"node {node.name!r} maps over {port.name!r}, but {whose} returns {ports.describe(given)}, which "
-                    f"is not a list; return a list, or do not map"
+                    f"is not a list; return a list, or do not map",
+                    node,
+                    port,
                 )
                 return None
             given = item
@@ -148,9 +164,11 @@ class Graph:
                 reason if colon else "change one of the annotations, or tell fk.convert() how to make one of the other"
             )
             returns = "returns items of type" if port.name in node.map else "returns"
-            self.problems.append(
+            self._wrong(
                 f"node {node.name!r} takes {port.name!r} as {ports.describe(wanted)}, but {whose} {returns} "
-                f"{ports.describe(given)}; {remedy}"
+                f"{ports.describe(given)}; {remedy}",
+                node,
+                port,
             )
         return fit.convert
 
@@ -173,7 +191,8 @@ class Graph:
                 if not waits[reader.place]:
                     order.append(reader)
         if len(order) < len(self.nodes):
-            self.problems.append(_describe_cycle([wired for wired in self.nodes if waits[wired.place]]))
+            stuck = [wired for wired in self.nodes if waits[wired.place]]
+            self._wrong(_describe_cycle(stuck), stuck[0].node)
         return order
 
     def _find_parameters(self) -> dict[str, list[tuple[Node, Port]]]:
@@ -185,11 +204,16 @@ class Graph:
         for name in RESERVED:
             if name in found:
                 node, port = found[name][0]
-                self.problems.append(
+                self._wrong(
                     f"node {node.name!r} takes {port.name!r} from a parameter {name!r}, which is a keyword of run(); "
-                    f"give it another name"
+                    f"give it another name",
+                    node,
+                    port,
                 )
         return found
+
+    def _wrong(self, text: str, node: Node, port: Port | None = None) -> None:
+        self.problems.append(Problem(text, node.name, port.name if port else None))
 
     def _unknown(self, name: str) -> str:
         if name in self._producers:

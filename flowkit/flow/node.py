@@ -17,6 +17,18 @@ from flowkit.flow import ports
 REQUIRED: Any = inspect.Parameter.empty
 
 
+#: The options of a node of which nothing is said, as ``make`` takes them.
+DEFAULTS: Mapping[str, Any] = {
+    "outputs": (),
+    "map": (),
+    "retries": 0,
+    "delay": 1.0,
+    "timeout": None,
+    "checkpoint": True,
+    "cache": None,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """A constant in the place where a bare string would be a name."""
