@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowkit.flow.node import value
     from flowkit.flow.outcome import Outcome
     from flowkit.flow.ports import convert
+    from flowkit.loaded import load_run
 
     __version__: str
 
@@ -30,6 +31,7 @@ _HOMES = {
     "current_run": "flowkit.flow.current",
     "deploy": "flowkit.client",
     "format": "flowkit.flow.formats",
+    "load_run": "flowkit.loaded",
     "submit": "flowkit.client",
     "value": "flowkit.flow.node",
     "view": "flowkit.client",
@@ -46,6 +48,7 @@ __all__ = [
     "current_run",
     "deploy",
     "format",
+    "load_run",
     "submit",
     "value",
     "view",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from flowkit import notebook as notebooks
 from flowkit.artifacts import Artifacts
 from flowkit.config import Config
-from flowkit.errors import Conflict, NotFound, Unavailable, UsageError
+from flowkit.errors import Conflict, NotFound, Unavailable, UsageError, did_you_mean
 from flowkit.events import Event, Usage, fold, usage
 from flowkit.flow.current import current_run
 from flowkit.flow.recorded import Recorded
@@ -37,6 +37,7 @@ from flowkit.model import (
 )
 from flowkit.notebook import Notebook
 from flowkit.rates import Rate
+from flowkit.shelf import CACHE, Shelf, kept_path
 from flowkit.store import Store
 from flowkit.worker import cron, kernels
 from flowkit.worker.broker import Broker
@@ -202,9 +203,16 @@ class Client:
             self.ring(stored)
         return stored
 
-    def retry(self, run: str) -> Run:
-        """Another attempt of a run that failed or was cancelled; it keeps its parameters and its firing."""
-        again = self.store.retry(self.store.run(run).id, now=now())
+    def retry(self, run: str, *, forget: str | None = None) -> Run:
+        """Another attempt of a run that failed or was cancelled; it keeps its parameters and its firing.
+
+        Args:
+            forget: a node that is computed again, with all that depends on it. The others keep their results.
+        """
+        found = self.store.run(run)
+        if forget is not None and found.state in (State.FAILED, State.CANCELLED):
+            self._forget(found, forget)
+        again = self.store.retry(found.id, now=now())
         self.ring(again)
         return again
 
@@ -254,6 +262,37 @@ class Client:
             if seen.ended == seen.total:
                 return seen
             sleep(FOLLOW)
+
+    def _forget(self, run: Run, node: str) -> None:
+        readers = self._readers(run)
+        if not readers:
+            raise UsageError(f"run {run.id[:8]} came to no flow, so it has no node {node!r}; retry it without --from")
+        if node not in readers:
+            raise NotFound(f"no node of run {run.id[:8]} is called {node!r}{did_you_mean(node, readers)}")
+        doomed, waiting = {node}, [node]
+        while waiting:
+            new = readers[waiting.pop()] - doomed
+            doomed |= new
+            waiting += new
+        shelf, cache = Shelf(self.artifacts, kept_path(run.id)), Shelf(self.artifacts, CACHE)
+        for _, facts in shelf.described(doomed):
+            if facts.get("cached"):
+                cache.drop(facts["cached"])
+        shelf.forget(doomed)
+
+    def _readers(self, run: Run) -> dict[str, set[str]]:
+        """node -> the nodes that read it, of all flows of the newest attempt that came to one."""
+        readers: dict[str, set[str]] = {}
+        for attempt in range(run.attempt, 0, -1):
+            for event in self.store.events(run.id, attempt=attempt, output=False)[1]:
+                if event.kind == "flow":
+                    for name, reads in event.data["nodes"].items():
+                        readers.setdefault(name, set())
+                        for one in reads:
+                            readers.setdefault(one, set()).add(name)
+            if readers:
+                break
+        return readers
 
     def cancel(self, run: str) -> Run:
         return self.store.cancel(self.store.run(run).id, now=now())

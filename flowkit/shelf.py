@@ -123,9 +123,12 @@ class Shelf:
         self.artifacts.remove_files(self.folder, sorted(names, key=lambda name: not name.endswith(_SUFFIX)))
         return len(described)
 
-    def described(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every result here, with its description."""
+    def described(self, nodes: Iterable[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every result here, or those of some nodes, with its description."""
+        labels = None if nodes is None else {_label(node) for node in nodes}
         for one in sorted(self.stems()):
+            if labels is not None and one.partition(".")[0] not in labels:
+                continue
             with suppress(FlowkitError):
                 if (facts := self.facts(one)) is not None:
                     yield one, facts

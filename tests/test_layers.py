@@ -37,6 +37,8 @@ MAY_IMPORT = {
     "terminal": SHARED,
     "testing": (*SHARED, "worker.kernel"),
     "client": (*SHARED, "flow.current", "flow.recorded", "store", "worker.broker", "worker.cron", "worker.kernels"),
+    "loaded": (*SHARED, "client", "flow.checkpoint", "flow.current", "flow.formats"),
+    "book": (*SHARED, "client", "worker.executed"),
     "doctor": (*SHARED, "client", "worker.kernels", "worker.process"),
     "cli": ("*",),
     # What Jupyter's processes load, composing as the command line does: its server asks the client and never a worker,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from flowkit.artifacts import Artifacts
 from flowkit.client import Client
@@ -144,6 +147,54 @@ def _runs(process: Path, run: str) -> bool:
         return run.encode() in (process / "environ").read_bytes() and b"ipykernel" in (process / "cmdline").read_bytes()
     except OSError:
         return False
+
+
+def test_a_failed_run_is_opened_where_it_stands_and_retried_from_a_node(
+    client: Client, five: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "go").touch()
+    with worker():
+        run = client.follow(client.submit(five, parameters={"rows": 3}).id, lambda *_: None)
+        done = flowkit("open", run.id)
+        kernel = _Notebook(Path(done.stdout.strip()))
+        (tmp_path / "mended").touch()
+        wrong = flowkit("retry", run.id, "--from", "fuor")
+        retried = flowkit("retry", run.id, "--from", "four", "--wait")
+
+    before = {"one": 1, "two 0": 1, "two 1": 1, "two 2": 1, "three": 1, "four": 1}
+    assert done.stdout.strip() == str(tmp_path / f"{run.id[:8]}.ipynb")
+    assert kernel.seconds < 30  # 3 on a machine that has nothing else to do
+    assert kernel.told == [
+        "['one', 'two', 'one_parts', 'three', 'four']",
+        "{'four': {'three': 30, 'rows': 3}}",
+        "3",
+    ]
+    assert "NodeFailed: node 'five' failed: ValueError: no file" in kernel.error
+    assert kernel.ran == before | {"five": 2}  # once in the run, and once here
+    assert wrong.returncode == 2
+    assert wrong.stderr.endswith("is called 'fuor'; did you mean 'four'?\n")
+    assert retried.returncode == 0, retried.stderr
+    assert ran(tmp_path) == before | {"four": 2, "five": 3}
+
+
+class _Notebook:
+    """A notebook run in Jupyter up to its error, as its author does it with "Run all"."""
+
+    def __init__(self, path: Path) -> None:
+        nb = nbformat.read(path, as_version=4)
+        nbformat.validate(nb)
+        nb.cells.insert(1, nbformat.v4.new_code_cell("print(list(results))\nprint(inputs)\nprint(run.params['rows'])"))
+        began = time.monotonic()
+        at: list[float] = []  # when each cell had run
+        client = NotebookClient(
+            nb, timeout=60, allow_errors=True, on_cell_executed=lambda **_: at.append(time.monotonic() - began)
+        )
+        client.execute(cwd=str(path.parent))
+        self.seconds = at[0]
+        self.told = nb.cells[1].outputs[0].text.splitlines()
+        errors = [output for cell in nb.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
+        self.error = f"{errors[0].ename}: {errors[0].evalue}" if errors else ""
+        self.ran = ran(path.parent)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ for command in (
     deployments.delete,
     runs.run,
     runs.retry,
+    runs.open_,
     runs.cancel,
     runs.runs,
     runs.show,

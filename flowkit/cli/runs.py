@@ -54,12 +54,27 @@ def run(
 
 @click.command()
 @click.argument("run")
+@click.option("--from", "forget", metavar="NODE", help="Compute this node again, and what depends on it.")
 @click.option("--wait", is_flag=True, help="Follow it to its end; the exit code tells how it ended.")
 @as_json
-def retry(run: str, wait: bool, as_json: bool) -> int:
-    """Try RUN again: a failed or cancelled run, with its parameters and its snapshot of the notebook."""
+def retry(run: str, forget: str | None, wait: bool, as_json: bool) -> int:
+    """Try RUN again: a failed or cancelled run, with its parameters and its snapshot of the notebook.
+
+    Nodes that have finished keep their results.
+    """
     with connect() as client:
-        return _submitted(client, client.retry(run), wait=wait, as_json=as_json)
+        return _submitted(client, client.retry(run, forget=forget), wait=wait, as_json=as_json)
+
+
+@click.command("open")
+@click.argument("run")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it. [default: beside its own]")
+def open_(run: str, output: Path | None) -> None:
+    """Write RUN as a notebook to go on with: its cells, its parameters, and a first cell that loads its results."""
+    from flowkit.book import write  # loads papermill, for which no other command here has a use
+
+    with connect() as client:
+        click.echo(write(client, client.store.run(run), output))
 
 
 @click.command()

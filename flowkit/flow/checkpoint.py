@@ -260,6 +260,7 @@ class Keeping:
                 "inputs": dict(wired.inputs),
                 "outputs": list(wired.node.outputs),
                 "map": list(wired.node.map),
+                "constants": {name: value for name, value in wired.fixed.items() if _can_be_kept(value)},
             }
             for wired in self._graph.nodes
         }
