@@ -223,15 +223,16 @@ class Flow:
             raise UsageError("the flow is still running; wait for its end, or stop it, and then run it again")
         given = self._given(parameters)
         values = graph.check(given)
-        if names:
-            due = {graph.node(name).name for name in names} | rerun.with_changed(graph, last, values)
+        named = frozenset(graph.node(name).name for name in names)
+        if named:
+            due = set(named) | rerun.with_changed(graph, last, values)
         else:
             due = rerun.stale(graph, last, given)
         if last is not None and not due:
             return last
         outcome = Outcome(self.name, graph, given, values)
         rerun.continued(last, graph, rerun.with_readers(graph, due), outcome)
-        return self._run(outcome, executor, threads, afresh=frozenset(names))
+        return self._run(outcome, executor, threads, afresh=named)
 
     def stale(self, /, **parameters: Any) -> list[str]:
         """The nodes without a result, or whose code, wiring, parameters or inputs changed since it was made.

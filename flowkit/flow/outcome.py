@@ -113,6 +113,7 @@ class Outcome(Mapping[str, Any]):
         self.reasons |= {name: reason for name, reason in earlier.reasons.items() if _owner(name) in kept}
         self.records = [record for record in earlier.records if _owner(record[1]) in kept]
         self.notes = {name: note for name, note in earlier.notes.items() if _owner(name) in kept}
+        self.counts = {name: count for name, count in earlier.counts.items() if name in kept}
 
     def critical_path(self) -> list[str]:
         """The nodes that the end waited for: the last to end, before it the last to end of those it reads, and so on.

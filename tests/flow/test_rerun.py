@@ -258,3 +258,32 @@ def test_items_of_a_node_that_runs_again_are_those_of_its_newest_run():
     flow.rerun("days", count=1)
 
     assert [node.name for node in flow.outcome.nodes] == ["days", "each", "each[0]"]
+
+
+def test_items_of_a_node_that_does_not_run_again_are_still_counted():
+    flow = fk.Flow("items")
+
+    @flow.node(map="days")
+    def each(days):
+        return days
+
+    @flow.node
+    def total(each): ...
+
+    flow.run(days=[1, 2])
+
+    assert flow.rerun("total").counts == {"each": (2, 2)}
+
+
+def test_a_node_named_by_its_output_is_computed_though_its_result_is_cached(home):
+    flow = fk.Flow("cached")
+
+    @flow.node(cache="1d", outputs=("late", "early"))
+    def split(day):
+        return day, None
+
+    flow.run(day=1)
+    flow.run(day=1)
+    assert flow.outcome.notes["split"] == {"reused": "the cache"}
+
+    assert "split" not in flow.rerun("late").notes
