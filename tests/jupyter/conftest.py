@@ -1,4 +1,4 @@
-"""One JupyterLab for all tests here, with flowkit as its scheduler, a worker beside it, and a browser."""
+"""One JupyterLab for all tests here, brought up with all of flowkit by Binder's start script; and a browser."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from flowkit.client import Client
 from flowkit.config import Config
-from tests.processes import FLOWKIT, eventually
+from tests.processes import eventually
 from tests.server.conftest import browser
 
 __all__ = ["browser"]
+
+START = Path(__file__).parent.parent.parent / "binder" / "start"
 
 TOKEN = "only-for-tests"
 CONFIG = {
     "ServerApp": {"port_retries": 0, "open_browser": False, "allow_root": True},
     "IdentityProvider": {"token": TOKEN},
     "LabApp": {"news_url": None, "extension_manager": "readonly", "expose_app_in_browser": True},
-    "SchedulerApp": {
-        "scheduler_class": "flowkit.jupyter.scheduler.Scheduler",
-        "environment_manager_class": "flowkit.jupyter.scheduler.Environments",
-    },
 }
 
 
 class Lab:
-    """``jupyter lab`` in a folder of its own, as its user starts it."""
+    """``jupyter lab`` in a folder of its own, with what ``binder/`` adds: the scheduler's settings, and a worker."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "notebooks"
@@ -49,6 +49,7 @@ class Lab:
         settings = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWKIT_", "REDIS_"))}
         self.environment = settings | {name: str(place) for name, place in places.items()}
         self.environment |= {"FLOWKIT_HOME": str(self.home), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -56,8 +57,9 @@ class Lab:
         self.log = folder / "log"
         command = [sys.executable, "-m", "jupyter", "lab", f"--port={self.port}", f"--ServerApp.root_dir={self.root}"]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=log, stderr=log)
-            self.worker = subprocess.Popen([*FLOWKIT, "worker"], env=self.environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [str(START), *command], cwd=self.root, env=self.environment, stdout=log, stderr=log
+            )
         self.client = Client(Config.from_env({"FLOWKIT_HOME": str(self.home)}))
 
     def ready(self) -> bool:
@@ -83,15 +85,18 @@ class Lab:
         return status, json.loads(text) if text.startswith(("{", "[")) else text
 
     def stop(self) -> None:
+        """End it, and see that nothing which it had started is left."""
         self.client.__exit__()
-        for process in (self.process, self.worker):
-            process.terminate()
-        for process in (self.process, self.worker):
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        started = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+            _, left = psutil.wait_procs(started, timeout=30)
+            assert not left, f"{left} were left after Jupyter's end"
+        finally:
+            for process in [self.process, *started]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 @pytest.fixture(scope="session")
