@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import GraphError
 from flowkit.flow import literal, node
+from flowkit.flow.graph import same
 from flowkit.flow.literal import quoted
 from flowkit.flow.node import Node
 
@@ -127,12 +128,10 @@ class _Writer:
             self._defined[name] = source
             self._cells.append(source)
             return
-        try:
-            written = literal.text(thing, self._name)
-        except literal.NoText:
-            self._missing.setdefault(name, f"a {type(thing).__name__}")
+        if not _is_assigned(name, thing):
+            self._missing.setdefault(name, f"of type {type(thing).__name__}")
             return
-        self._defined[name] = written
+        written = self._defined[name] = literal.text(thing, self._name)
         self._cells.append(f"{name} = {written}")
 
     # -- one node ------------------------------------------------------------------------------------------------------
@@ -345,6 +344,34 @@ def _class_source(kind: type) -> str | None:
                 first = min([one.lineno, *(decorator.lineno for decorator in one.decorator_list)])
                 return "\n".join(text.splitlines()[first - 1 : one.end_lineno])
     return None
+
+
+def _is_assigned(name: str, value: Any) -> bool:
+    """Whether a cell assigns this very literal. What a cell computed may be a secret, or of this machine alone."""
+    cells = [entry[2] for entry in list(linecache.cache.values()) if len(entry) == 4 and entry[1] is None]
+    for lines in cells:
+        text = "".join(lines)
+        if name not in text:
+            continue
+        try:
+            body = ast.parse(text).body
+        except SyntaxError:
+            continue
+        for one in body:
+            targets = (
+                one.targets if isinstance(one, ast.Assign) else [one.target] if isinstance(one, ast.AnnAssign) else []
+            )
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets) and _gives(one, value):
+                return True
+    return False
+
+
+def _gives(assignment: Any, value: Any) -> bool:
+    try:
+        found = ast.literal_eval(assignment.value)
+    except (ValueError, TypeError, SyntaxError):
+        return False
+    return type(found) is type(value) and same(found, value)
 
 
 def _library(one: Node) -> bool:

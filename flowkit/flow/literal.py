@@ -158,4 +158,4 @@ def _root(first: str, value: Any) -> Any:
 
 
 def _none(value: Any) -> NoText:
-    return NoText(f"a {type(value).__name__} has no text that Python reads back as the same")
+    return NoText(f"a value of type {type(value).__name__} has no text that Python reads back as the same")

@@ -170,12 +170,32 @@ flow.add(twice, "six", x=3)
     assert dict(copy.run(x=1)) == {"four": 4, "twice": 2, "six": 6}
 
 
+def test_what_a_cell_computed_is_named_and_not_written_down():
+    """It may be a secret: a notebook is shared more easily than an environment."""
+    written = run(
+        """
+import flowkit as fk
+LIMIT: int = 5
+TOKEN = "hush" + "hush"
+flow = fk.Flow("f")
+
+@flow.node
+def one():
+    return TOKEN, LIMIT
+"""
+    )["flow"].to_python()
+
+    assert "hushhush" not in written
+    assert "# TOKEN is of type str: it stands elsewhere in the notebook\nflow = fk.Flow" in written
+    assert "LIMIT = 5\n" in written
+
+
 def test_what_a_function_uses_and_cannot_be_written_is_named():
     flow = run(
         'import flowkit as fk\ncache = object()\nflow = fk.Flow("f")\n@flow.node\ndef one():\n    return cache\n'
     )["flow"]
 
-    assert "# cache is a object: it stands elsewhere in the notebook\nflow = fk.Flow" in flow.to_python()
+    assert "# cache is of type object: it stands elsewhere in the notebook\nflow = fk.Flow" in flow.to_python()
 
 
 def test_names_that_are_taken_are_imported_with_their_module():
@@ -251,7 +271,9 @@ def test_a_constant_without_a_text_is_refused_with_the_remedy():
     flow = fk.Flow("f")
     flow.add(json.dumps, "n", obj=object())
 
-    with pytest.raises(fk.GraphError, match="node 'n' is given 'obj', and a object has no text that Python reads back"):
+    with pytest.raises(
+        fk.GraphError, match="node 'n' is given 'obj', and a value of type object has no text that Python reads back"
+    ):
         flow.to_python()
 
 
@@ -268,7 +290,7 @@ def test_a_repr_is_read_and_never_trusted(text, tmp_path, monkeypatch):
     flow = fk.Flow("f")
     flow.add(json.dumps, "n", obj=Sly())
 
-    with pytest.raises(fk.GraphError, match="a Sly has no text"):
+    with pytest.raises(fk.GraphError, match="a value of type Sly has no text"):
         flow.to_python()
 
     assert Path("here").exists()
