@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flowkit.flow.current import current_run
     from flowkit.flow.flow import Flow
     from flowkit.flow.formats import format
+    from flowkit.flow.limits import limit
     from flowkit.flow.node import value
     from flowkit.flow.outcome import Outcome
     from flowkit.flow.ports import convert
@@ -31,6 +32,7 @@ _HOMES = {
     "current_run": "flowkit.flow.current",
     "deploy": "flowkit.client",
     "format": "flowkit.flow.formats",
+    "limit": "flowkit.flow.limits",
     "load_run": "flowkit.loaded",
     "submit": "flowkit.client",
     "value": "flowkit.flow.node",
@@ -48,6 +50,7 @@ __all__ = [
     "current_run",
     "deploy",
     "format",
+    "limit",
     "load_run",
     "submit",
     "value",

@@ -25,6 +25,7 @@ from flowkit.model import (
     Backfill,
     CatchUp,
     Deployment,
+    Limit,
     NodeRun,
     Overlap,
     Policy,
@@ -36,7 +37,7 @@ from flowkit.model import (
     now,
 )
 from flowkit.notebook import Notebook
-from flowkit.rates import Rate
+from flowkit.rates import Rate, check_name
 from flowkit.shelf import CACHE, Shelf, kept_path
 from flowkit.store import Store
 from flowkit.worker import cron, kernels
@@ -368,6 +369,16 @@ class Client:
         if not NAME.fullmatch(name):
             raise UsageError(f"a queue cannot be named {name!r}; {NAMING}")
         self.store.limit_queue(name, at_once)
+
+    def set_limit(self, name: str, rate: str, *, failures: int | None, within: float, close_for: float) -> Limit:
+        """Define what nodes share that name it, or define it anew: then it is open."""
+        check_name(name)
+        for option, given in (("within", within), ("close-for", close_for)):
+            if not 0 < given <= 366 * 86_400:
+                raise UsageError(f"{option} cannot be {given:g}; it is a number of seconds above 0")
+        limit = Limit(name=name, rate=str(Rate.parse(rate)), failures=failures, within=within, close_for=close_for)
+        self.store.set_limit(limit)
+        return limit
 
     # -- what is to be run --------------------------------------------------------------------------------------------
 

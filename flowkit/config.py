@@ -45,6 +45,10 @@ class Sentinels:
     login: dict[str, str] = field(repr=False)  #: username and password of the sentinels, if they have any
 
 
+#: In the run folder: named pipes, by which nodes ask the worker for limits, and hear the answer.
+ASKS, ANSWERS = "limits.ask", "limits.answer"
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The settings of this process. ``from_env`` gives the name, the meaning and the default of each."""

@@ -66,6 +66,10 @@ class SetupError(FlowkitError):
     pass
 
 
+class LimitClosed(FlowkitError):
+    """A node was not called: calls like it have failed lately, and are given a rest."""
+
+
 class NodeFailed(FlowkitError):
     """One or more nodes failed. ``outcome`` still holds every result there is."""
 

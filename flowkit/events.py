@@ -26,7 +26,8 @@ class Event:
 
     flow    a flow began to run; ``flow`` is its name, ``data`` is ``{"nodes": {node: [nodes it reads]}}`` in order
     node    a node (``name``; ``report[3]`` for an item) of ``flow`` entered ``state``; ``data`` of one that succeeded
-            says where its result is ``kept``, and whose it ``reused``, if so
+            says where its result is ``kept``, and whose it ``reused``, if so; of a
+            pending one that it waits for a ``limit`` ``until`` then, in seconds since 1970
     cell    code cell number ``name`` (counted from 1, code cells only) entered ``state``
     output  ``name`` is ``stdout`` or ``stderr``, ``data`` the text
     kernel  the attempt's kernel (``name``) was started; ``data`` says where and how: host, python, isolation
@@ -171,6 +172,7 @@ def _advance(nodes: dict[tuple[str, str], NodeRun], key: tuple[str, str], event:
     if event.state is State.RUNNING and (started is None or event.attempt == 1):
         started = at
     note = event.data if isinstance(event.data, dict) else {}
+    until = note.get("until")
     nodes[key] = replace(
         before,
         state=event.state,
@@ -179,14 +181,19 @@ def _advance(nodes: dict[tuple[str, str], NodeRun], key: tuple[str, str], event:
         error=event.error,
         kept=note.get("kept"),
         reused=note.get("reused"),
+        limit=note.get("limit"),
+        until=None if until is None else datetime.fromtimestamp(until, UTC),
     )
+
+
+_NEVER = "never started: the run ended before it"
 
 
 def _cut_off(node: NodeRun) -> NodeRun:
     if node.state is State.RUNNING:
         return replace(node, state=State.FAILED, error=node.error or "cut off: its kernel or worker stopped here")
     if node.state is State.PENDING:
-        return replace(node, state=State.SKIPPED, error=node.error or "never started: the run ended before it")
+        return replace(node, state=State.SKIPPED, error=node.error or _NEVER, limit=None, until=None)
     return node
 
 

@@ -374,6 +374,8 @@ class NodeRun:
     error: str | None = None
     kept: str | None = None  #: under which name its result is kept, see ``shelf``; None: it is not
     reused: str | None = None  #: whose result it took instead of computing one: ``attempt 1``, ``run 1a2b3c4d``
+    limit: str | None = None  #: for which it waits
+    until: datetime | None = None  #: at least so long
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -384,6 +386,8 @@ class NodeRun:
             "error": self.error,
             "kept": self.kept,
             "reused": self.reused,
+            "limit": self.limit,
+            "until": iso(self.until),
         }
 
 
@@ -468,6 +472,43 @@ class Queue:
             "max_concurrent": self.max_concurrent,
             "oldest": iso(self.oldest),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What nodes share that name it: how often they are called, and a pause after failures."""
+
+    name: str
+    rate: str  #: as ``Rate`` writes it
+    failures: int | None = None  #: of its nodes' calls, after which it closes; None: it never does
+    within: float = 60.0  #: seconds; in which that many must fail
+    close_for: float = 60.0  #: seconds; then one call may try it
+    closed: datetime | None = None  #: UTC; until then; in the past: the next call tries it. None: open
+    error: str | None = None  #: of the newest failure, while it is closed
+    declared: bool = False  #: by a notebook, whose next rate replaces it; else by ``flowkit limit set``
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.name,
+            "rate": self.rate,
+            "failures": self.failures,
+            "within": self.within,
+            "close_for": self.close_for,
+            "closed": iso(self.closed),
+            "error": self.error,
+            "declared": self.declared,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What a node that names a limit is told: go, wait, or give up."""
+
+    wait: float | None = None  #: seconds until it may ask again
+    closed: float | None = None  #: seconds for which the limit is closed; it is not to wait
+    trying: bool = False  #: closed only until one call, under way now, has told how it went
+    failures: int | None = None  #: after which it was closed; or of which it wants to be told
+    error: str | None = None  #: of the newest of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from flowkit.errors import UsageError
 
@@ -36,6 +37,12 @@ class Rate:
         unit = max((name for name in _UNITS if self.seconds % _UNITS[name] == 0), key=_UNITS.__getitem__)
         many = int(self.seconds // _UNITS[unit])
         return f"{self.count}/{unit}" if many == 1 else f"{self.count}/{many} {unit}s"
+
+
+def check_name(name: Any) -> None:
+    """Raises UsageError if a limit cannot be called so."""
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}", name):
+        raise UsageError(f"{name!r} cannot be a limit's name; use letters, digits, '.', '-' and '_'")
 
 
 def _unit(word: str) -> str | None:

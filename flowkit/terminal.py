@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from flowkit.events import Event, Usage, fold, kernel, usage
-from flowkit.model import Backfill, Deployment, NodeRun, Queue, Reason, Run, Skip, State, Wait, Worker, size
+from flowkit.model import Backfill, Deployment, Limit, NodeRun, Queue, Reason, Run, Skip, State, Wait, Worker, size
 
 if TYPE_CHECKING:
     from flowkit.doctor import Finding
@@ -114,13 +114,17 @@ def nodes_table(nodes: Iterable[NodeRun]) -> Table:
             state(node.state),
             local(node.started),
             duration(node.started, node.finished),
-            below=node.error or _reused(node),
+            below=node.error or _reused(node) or for_limit(node),
         )
     return table
 
 
 def _reused(node: NodeRun) -> str:
     return f"reused from {node.reused}" if node.reused else ""
+
+
+def for_limit(node: NodeRun) -> str | None:
+    return f"waits for {node.limit} until {clock(node.until)}" if node.limit and node.until else None
 
 
 def firings_table(firings: Iterable[tuple[datetime, datetime, str | None]], zone: str) -> Table:
@@ -178,6 +182,22 @@ def queues_table(queues: Iterable[Queue], at: datetime) -> Table:
 
 def _using(used: Usage | None) -> str:
     return f" ({used.last.cpu:.2f} cores, {size(used.last.memory)})" if used else ""
+
+
+def limits_table(limits: Iterable[Limit], at: datetime) -> Table:
+    table = Table("limit", "rate", "closes", "state", below="last failure")
+    for limit in limits:
+        closes = "never"
+        if limit.failures:
+            closes = f"{limit.close_for:g} s after {limit.failures} failures in {limit.within:g} s"
+        state = Text("open", style="green")
+        if limit.closed and limit.closed > at:
+            state = Text(f"closed until {clock(limit.closed)}", style="red")
+        elif limit.closed:
+            state = Text("half-open: one call may try", style="yellow")
+        rate = f"{limit.rate} (declared)" if limit.declared else limit.rate
+        table.add(limit.name, rate, closes, state, below=limit.error)
+    return table
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
@@ -401,6 +421,11 @@ class Following:
 def local(at: datetime | None) -> str:
     """In the reader's own zone, to the second."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def clock(at: datetime) -> str:
+    """The time of day alone, for what is near."""
+    return at.astimezone().strftime("%H:%M:%S")
 
 
 def duration(started: datetime | None, finished: datetime | None) -> str:

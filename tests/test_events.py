@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from flowkit.events import Event, fold
 from flowkit.model import State
 
@@ -75,3 +77,14 @@ def test_after_the_end_nothing_is_shown_as_running_or_waiting() -> None:
 
     assert (a.state, b.state, c.state) == (State.SUCCEEDED, State.FAILED, State.SKIPPED)
     assert "stopped here" in b.error
+
+
+def test_a_node_that_waits_for_a_limit_says_so_until_it_runs() -> None:
+    waits = Event("node", 10.0, "push", "f", State.PENDING, data={"limit": "crm-api", "until": 12.5})
+    [node] = fold([Event("flow", 9.0, flow="f", data={"nodes": {"push": []}}), waits])
+    assert (node.limit, node.until) == ("crm-api", datetime.fromtimestamp(12.5, UTC))
+
+    [node] = fold([waits, Event("node", 12.5, "push", "f", State.RUNNING)])
+    assert (node.limit, node.until) == (None, None)
+    [node] = fold([waits], ended=True)
+    assert (node.state, node.limit) == (State.SKIPPED, None)

@@ -41,6 +41,8 @@ for command in (
     schedules.backfills,
     limits.queues,
     limits.queue,
+    limits.limits,
+    limits.limit,
     processes.worker,
     processes.dashboard,
     processes.up,

@@ -27,6 +27,7 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
     """Run a worker until Ctrl-C. Every worker also starts what schedules say; run as many as you like."""
     from flowkit.worker import worker as process
     from flowkit.worker.dispatch import Dispatcher
+    from flowkit.worker.limits import Limiter
 
     _log_to_stderr()
     with connect() as client:
@@ -39,6 +40,7 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
             lease=config.lease,
             folder=config.home / "work",
             keep=config.keep,
+            limiter=Limiter(client.store, client.broker.pool),
         )
         log = logging.getLogger("flowkit.worker")
         log.info("worker on %s, %d at once; store %s", ", ".join(queues), concurrency, client.store.shown)

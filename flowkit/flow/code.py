@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WIDE = 100  # a call longer than this has an argument a line
 
 #: Keywords of ``Flow.add``, which a parameter of the same name cannot be.
-_OPTIONS = ("name", "outputs", "map", "retries", "delay", "timeout", "checkpoint", "cache", "inputs")
+_OPTIONS = ("name", "outputs", "map", "retries", "delay", "timeout", "checkpoint", "cache", "limit", "inputs")
 
 
 def source(flow: Flow, variable: str | None = None) -> str:
@@ -181,7 +181,7 @@ class _Writer:
             "delay": (one.delay, 1.0),
             "timeout": (one.timeout, None),
         }
-        numbers |= {"checkpoint": (one.checkpoint, True), "cache": (one.cache, None)}
+        numbers |= {"checkpoint": (one.checkpoint, True), "cache": (one.cache, None), "limit": (one.limit, None)}
         changed = {key: value for key, (value, default) in numbers.items() if value != default}
         return [f"{key}={literal.text(value, self._name)}" for key, value in (found | changed).items()]
 

@@ -10,6 +10,7 @@ from flowkit.errors import FlowCancelled, GraphError, NodeFailed, UsageError, di
 from flowkit.flow import code, draw, node, ports, rerun, runner
 from flowkit.flow.checkpoint import keeping
 from flowkit.flow.graph import Graph
+from flowkit.flow.limits import Gate
 from flowkit.flow.log import log_of_current_run
 from flowkit.flow.node import Node
 from flowkit.flow.outcome import Outcome
@@ -55,6 +56,7 @@ class Flow:
         timeout: float | None = None,
         checkpoint: bool = True,
         cache: str | float | timedelta | None = None,
+        limit: str | None = None,
     ) -> Callable[[Function], Function]: ...
 
     def node(
@@ -70,6 +72,7 @@ class Flow:
         timeout: float | None = None,
         checkpoint: bool = True,
         cache: str | float | timedelta | None = None,
+        limit: str | None = None,
     ) -> Any:
         """Make a function a node under its own name, and return it unchanged. A second time replaces the node.
 
@@ -90,6 +93,8 @@ class Flow:
                 because it is large and quickly made, or because the work must be done again.
             cache: for how long a result may be reused by any run, here or in a worker, that has the same code and gives
                 it the same: ``"12h"``, ``"1d"``, seconds. What it reads from elsewhere is not looked at.
+            limit: the name of a limit that each call, of every item and every attempt, waits for: defined by
+                ``flowkit limit set crm-api 30/minute`` or, in the notebook, by ``fk.limit("crm-api", "30/minute")``.
         """
 
         def add(function: Function) -> Function:
@@ -106,6 +111,7 @@ class Flow:
                     timeout=timeout,
                     checkpoint=checkpoint,
                     cache=cache,
+                    limit=limit,
                 )
             )
             return function
@@ -125,12 +131,13 @@ class Flow:
         timeout: float | None = None,
         checkpoint: bool = True,
         cache: str | float | timedelta | None = None,
+        limit: str | None = None,
         inputs: Mapping[str, Any] | None = None,
         **more_inputs: Any,
     ) -> str:
         """Make a library function a node, as often as you like under different names. Returns the node's name.
 
-        ``flow.add(read_csv, "planes", path=fk.value("planes.csv"), limit=10)``: as in ``node(inputs=…)``, a string is
+        ``flow.add(read_csv, "planes", path=fk.value("planes.csv"), nrows=10)``: as in ``node(inputs=…)``, a string is
         a name and anything else a constant. Parameters that are not bound keep the function's own default; those
         without one are fed by name. *inputs* is for parameters called like one of the options here.
         """
@@ -147,6 +154,7 @@ class Flow:
             timeout=timeout,
             checkpoint=checkpoint,
             cache=cache,
+            limit=limit,
         )
         self._add(made)
         return made.name
@@ -255,11 +263,13 @@ class Flow:
         *,
         afresh: frozenset[str] = frozenset(),
     ) -> Outcome:
+        names = {node.limit for node in self._nodes.values() if node.limit is not None}
+        gate = Gate(sorted(names)) if names else None
         log = log_of_current_run()
         self.outcome = outcome
         threads = threads or runner.threads_by_default()
         values = dict(outcome.parameters)
-        progress = Progress(outcome, values, log, keeping(outcome, values, afresh=afresh))
+        progress = Progress(outcome, values, log, keeping(outcome, values, afresh=afresh), gate)
         ended = self._view.follow(self.graph, outcome, progress.cancel) if self._view else lambda: None
         try:
             if executor is not None:
@@ -276,6 +286,8 @@ class Flow:
         finally:
             outcome.finish()
             ended()
+            if gate:
+                gate.close()
             if log:
                 log.close()
         failure = outcome.failure()

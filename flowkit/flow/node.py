@@ -26,6 +26,7 @@ DEFAULTS: Mapping[str, Any] = {
     "timeout": None,
     "checkpoint": True,
     "cache": None,
+    "limit": None,
 }
 
 
@@ -68,6 +69,7 @@ class Node:
     timeout: float | None = None  #: seconds for one attempt
     checkpoint: bool = True  #: a worker's run keeps what it returns, for its later attempts
     cache: float | None = None  #: seconds for which any run may reuse what it returned; None: none does
+    limit: str | None = None  #: the name of what each call asks before it begins
     positional: tuple[str, ...] = ()  #: parameters that cannot be given by name, in order
 
     def item(self, index: int) -> str:
@@ -110,6 +112,7 @@ def make(
     timeout: float | None,
     checkpoint: bool,
     cache: str | float | timedelta | None,
+    limit: str | None,
 ) -> Node:
     """The node a function makes.
 
@@ -124,7 +127,7 @@ def make(
         raise GraphError(f"a {type(function).__name__} has no name of its own; give the node one with name=")
     if not isinstance(name, str) or not name.isidentifier():
         raise GraphError(f"{name!r} cannot be a node's name, which must be a Python identifier; give one with name=")
-    _check_options(name, retries, delay, timeout)
+    _check_options(name, retries, delay, timeout, limit)
     if inspect.iscoroutinefunction(function):
         raise GraphError(f"node {name!r} is async; a node is a plain function, which may call asyncio.run() itself")
     named_outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -150,11 +153,14 @@ def make(
         timeout=timeout,
         checkpoint=checkpoint,
         cache=None if cache is None else _lifetime(name, cache),
+        limit=limit,
         positional=tuple(key for key, one in parameters.items() if one.kind is inspect.Parameter.POSITIONAL_ONLY),
     )
 
 
-def _check_options(name: str, retries: int, delay: float, timeout: float | None) -> None:
+def _check_options(name: str, retries: int, delay: float, timeout: float | None, limit: str | None) -> None:
+    if limit is not None and not (isinstance(limit, str) and re.fullmatch(r"[\w.-]+", limit)):
+        raise GraphError(f"node {name!r} has limit={limit!r}; it must be a limit's name, such as 'crm-api'")
     if not isinstance(retries, int) or retries < 0:
         raise GraphError(f"node {name!r} has retries={retries!r}; it must be a whole number, 0 or more")
     if not isinstance(delay, int | float) or not 0 <= delay < float("inf"):

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit.events import Event
 from flowkit.flow.graph import Wired
+from flowkit.flow.limits import Gate
 from flowkit.flow.log import Log
 from flowkit.flow.outcome import Outcome, explain
 from flowkit.model import State, epoch
 
 if TYPE_CHECKING:
-    from flowkit.flow.checkpoint import Keeping
+    from flowkit.flow.checkpoint import Found, Keeping
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +28,8 @@ class Step:
     arguments: Mapping[str, Any] | None = None  #: of an item; a node's are looked up when it starts
     index: int | None = None  #: of an item
     attempt: int = 1
+    held: bool = False  #: it waits for its limit
+    found: Found | None = None  #: its kept result, looked for before it asked its limit
 
 
 @dataclass(slots=True)
@@ -46,7 +49,12 @@ class Progress:
     """
 
     def __init__(
-        self, outcome: Outcome, values: dict[str, Any], log: Log | None, keeping: Keeping | None = None
+        self,
+        outcome: Outcome,
+        values: dict[str, Any],
+        log: Log | None,
+        keeping: Keeping | None = None,
+        gate: Gate | None = None,
     ) -> None:
         graph, due = outcome.graph, outcome.due
         self._outcome = outcome
@@ -65,6 +73,7 @@ class Progress:
         self._lock = threading.Lock()
         self._log = log
         self.keeping = keeping  #: where results may be found instead of computed; None: nowhere
+        self._gate = gate
         self.stopped = False
         self.cancelled = threading.Event()
         #: Called once *cancelled* is set, by whichever thread sets it; a runner that waits for something else is woken.
@@ -87,6 +96,35 @@ class Progress:
             if not self._waits[wired.place] and (due is None or wired.node.name in due)
         ]
 
+    def hold(self, step: Step) -> float | None:
+        """Seconds after which a step that names a limit is to try again; None: it may start.
+
+        Raises: LimitClosed, or UsageError if the limit is gone.
+        """
+        limit, gate = step.wired.node.limit, self._gate
+        if limit is None or gate is None or (step.wired.node.map and step.index is None):
+            return None
+        if self.stopped or self.cancelled.is_set():
+            return None
+        if self.keeping is not None and not step.held:  # what is at hand needs no call
+            step.found = self.keeping.find(step, step.arguments or self._arguments(step))
+            if step.found is not None:
+                return None
+        pause = gate.ask(limit, again=step.held)
+        step.held = pause is not None
+        if self._log and pause is not None:
+            waits = {"limit": limit, "until": epoch() + pause}
+            flow = self._outcome.flow
+            event = Event("node", epoch(), step.name, flow, State.PENDING, attempt=step.attempt, data=waits)
+            self._log.add(event)
+            self._log.flush()
+        return pause
+
+    def tell(self, step: Step, error: str | None) -> None:
+        """How the call of a step went that names a limit."""
+        if self._gate is not None and step.wired.node.limit is not None and not self.stopped:
+            self._gate.tell(step.wired.node.limit, error)
+
     def start(self, step: Step) -> Mapping[str, Any] | None:
         """The arguments for this step, now running; None if nothing may start any more."""
         with self._lock:
@@ -102,6 +140,9 @@ class Progress:
             self._log.flush()
         if step.arguments is not None:
             return step.arguments
+        return self._arguments(step)
+
+    def _arguments(self, step: Step) -> Mapping[str, Any]:
         values = self._values
         arguments = {parameter: values[source] for parameter, source in step.wired.inputs}
         return {**step.wired.fixed, **arguments} if step.wired.fixed else arguments

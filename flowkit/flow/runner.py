@@ -17,12 +17,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flowkit.errors import FlowkitError
 from flowkit.flow.outcome import explain
 from flowkit.flow.progress import Progress, Step
 
 if TYPE_CHECKING:
     # Not at run time: it brings logging, and whoever has an executor has it already.
     from concurrent.futures import Executor, Future
+
+    from flowkit.flow.checkpoint import Found, Keeping
 
 
 def run_here(progress: Progress) -> None:
@@ -65,13 +68,19 @@ def run_on(progress: Progress, executor: Executor) -> None:
             ready.extend(timers.due())
             while ready and len(flying) < limit:
                 step = ready.popleft()
+                held = None if step.wired.node.limit is None else _held(progress, step)
+                if held is not None:
+                    ready.extendleft(reversed(held[0]))
+                    if held[1] is not None:
+                        timers.add(held[1], step)
+                    continue
                 arguments = progress.start(step)
                 if arguments is None:
                     break
                 if step.wired.node.map and step.index is None:
                     ready.extendleft(reversed(progress.spread(step, arguments)))
                     continue
-                if progress.keeping is not None and (found := progress.keeping.find(step, arguments)) is not None:
+                if progress.keeping is not None and (found := _kept(progress.keeping, step, arguments)) is not None:
                     ready.extendleft(reversed(progress.succeed(step, found.value)))
                     continue
                 flying[step] = future = _submit(executor, step, arguments, in_process)
@@ -103,14 +112,18 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
     Args:
         here: this is the caller's own thread, whose Ctrl-C is not the node's failure.
     """
+    node = step.wired.node
+    if node.limit is not None:
+        held = _held(progress, step)
+        if held is not None:
+            return *held, step
     arguments = progress.start(step)
     if arguments is None:
         return [], None, step
-    node = step.wired.node
     if node.map and step.index is None:
         return progress.spread(step, arguments), None, step
     keeping = progress.keeping
-    if keeping is not None and (found := keeping.find(step, arguments)) is not None:
+    if keeping is not None and (found := _kept(keeping, step, arguments)) is not None:
         return progress.succeed(step, found.value), None, step
     try:
         if node.timeout is None:
@@ -123,7 +136,7 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
         return *_failed(progress, step, error), step
     if keeping is not None:
         keeping.keep(step, value)
-    return progress.succeed(step, value), None, step
+    return _succeeded(progress, step, value), None, step
 
 
 def within(limit: float, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -251,12 +264,32 @@ def threads_by_default() -> int:
     return min(32, (os.cpu_count() or 1) + 4)
 
 
+def _held(progress: Progress, step: Step) -> tuple[list[Step], float | None] | None:
+    """Of a step that does not start now because of its limit: what became ready, and after how long to try it again."""
+    try:
+        pause = progress.hold(step)
+    except FlowkitError as error:  # fail fast: no retry would find it better
+        return progress.fail(step, error), None
+    return None if pause is None else ([], pause)
+
+
+def _kept(keeping: Keeping, step: Step, arguments: Mapping[str, Any]) -> Found | None:
+    return step.found or keeping.find(step, arguments)
+
+
+def _succeeded(progress: Progress, step: Step, value: Any) -> list[Step]:
+    if step.wired.node.limit is not None:
+        progress.tell(step, None)
+    return progress.succeed(step, value)
+
+
 def _failed(progress: Progress, step: Step, error: BaseException) -> tuple[list[Step], float | None]:
     # The author's traceback begins with the author's own frame, not with those that led there.
     trace = error.__traceback__
     while trace and trace.tb_frame.f_globals.get("__name__", "").startswith("flowkit.flow."):
         trace = trace.tb_next
     error.__traceback__ = trace or error.__traceback__
+    progress.tell(step, explain(error))
     pause = progress.retry(step, error)
     return ([], pause) if pause is not None else (progress.fail(step, error), None)
 
@@ -307,4 +340,4 @@ def _land(progress: Progress, step: Step, future: Future[Any]) -> tuple[list[Ste
         return _failed(progress, step, error)
     if progress.keeping is not None:
         progress.keeping.keep(step, value)
-    return progress.succeed(step, value), None
+    return _succeeded(progress, step, value), None

@@ -13,13 +13,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flowkit.model import Queue, Run, State, Wait
+from flowkit.errors import NotFound, did_you_mean
+from flowkit.model import Limit, Pass, Queue, Run, State, Wait
 from flowkit.rates import Rate
 from flowkit.store.database import Database
 from flowkit.store.schema import grants, limits, runs
 
-#: Kinds of limit.
-QUEUE, DEPLOYMENT = "queue", "deployment"
+#: Kinds of limit: of a queue's runs, of a deployment's runs, of the calls of nodes that name it.
+QUEUE, DEPLOYMENT, NODES = "queue", "deployment", "nodes"
+
+#: In place of a kind: when calls of nodes that name a limit failed.
+FAILURES = "failures"
 
 _RUNNING = runs.c.state == State.RUNNING.value
 
@@ -64,6 +68,96 @@ class Limits(Database):
             for name in sorted(waiting.keys() | running.keys() | widths.keys())
         ]
 
+    def set_limit(self, limit: Limit) -> None:
+        """Define what nodes share that name it, or define it anew: then it is open. ``declared``: unless one is set."""
+        rate = Rate.parse(limit.rate)
+        breaks = {name: getattr(limit, name) for name in ("failures", "within", "close_for")}
+        this = limits.c.kind == NODES, limits.c.name == limit.name
+        with self.writing() as connection:
+            if limit.declared:
+                found = connection.execute(sa.select(limits).where(*this)).first()
+                if found is not None and not found.declared:
+                    return
+            values = {**breaks, "declared": limit.declared, "failed": 0, "closed": None, "trial": None, "error": None}
+            keep_limit(self, connection, NODES, limit.name, width=None, rate=str(rate))
+            connection.execute(sa.update(limits).where(*this).values(values))
+            connection.execute(sa.delete(grants).where(grants.c.kind == FAILURES, grants.c.name == limit.name))
+
+    def remove_limit(self, name: str) -> None:
+        with self.writing() as connection:
+            kinds = [NODES, FAILURES]
+            connection.execute(sa.delete(grants).where(grants.c.kind.in_(kinds), grants.c.name == name))
+            gone = connection.execute(sa.delete(limits).where(limits.c.kind == NODES, limits.c.name == name))
+            found = gone.rowcount
+            known = connection.execute(sa.select(limits.c.name).where(limits.c.kind == NODES)).scalars().all()
+        if not found:
+            raise NotFound(f"no limit {name!r}{did_you_mean(name, known) or '; `flowkit limits` lists them'}")
+
+    def limits(self, name: str | None = None) -> list[Limit]:
+        """Those that nodes name, or that one if it is there; by name."""
+        query = sa.select(limits).where(limits.c.kind == NODES).order_by(limits.c.name)
+        if name is not None:
+            query = query.where(limits.c.name == name)
+        with self.reading() as connection:
+            return [_to_limit(row) for row in connection.execute(query)]
+
+    def admit(self, name: str, *, counting: bool, now: datetime) -> Pass | None:
+        """Let one call of a node pass, or say what stands in its way. None: there is no such limit.
+
+        Args:
+            counting: by its rate as well; False: somebody else counts that.
+        """
+        this = limits.c.kind == NODES, limits.c.name == name
+        with self.writing() as connection:
+            row = connection.execute(sa.select(limits).where(*this).with_for_update()).first()
+            if row is None:
+                return None
+            for until, trying in ((row.closed, False), (row.closed and row.trial, True)):
+                if until is not None and until > now:
+                    left = (until - now).total_seconds()
+                    return Pass(closed=left, trying=trying, failures=row.failures, error=row.error)
+            if counting:
+                wait = _too_soon(row, _oldest(connection, row), now)
+                if wait is not None and wait.until is not None:
+                    return Pass(wait=(wait.until - now).total_seconds())
+                take(self, connection, [row], now)
+            if row.closed is not None:
+                given_up = now + timedelta(seconds=row.close_for)
+                connection.execute(sa.update(limits).where(*this).values(trial=given_up))
+            return Pass(failures=row.failures)
+
+    def tell(self, name: str, error: str | None, *, now: datetime) -> None:
+        """How a call went that was let pass; *error*: why it failed, on one line."""
+        this = limits.c.kind == NODES, limits.c.name == name
+        with self.writing() as connection:
+            row = connection.execute(sa.select(limits).where(*this).with_for_update()).first()
+            if row is None or row.failures is None:
+                return
+            closed = row.closed is not None
+            if closed and row.trial is None:  # a call that began before it closed
+                return
+            if error is None and not closed:
+                return
+            values: dict[str, Any] = {"trial": None, "error": error, "closed": None}
+            if error is None:
+                connection.execute(sa.delete(grants).where(grants.c.kind == FAILURES, grants.c.name == name))
+            else:
+                slot = row.failed
+                stamp = {"kind": FAILURES, "name": name, "slot": slot, "at": now}
+                kept = self.insert(grants).values(stamp)
+                connection.execute(
+                    kept.on_conflict_do_update(index_elements=["kind", "name", "slot"], set_={"at": now})
+                )
+                values["failed"] = next = (slot + 1) % row.failures
+                last = sa.select(grants.c.at).where(
+                    grants.c.kind == FAILURES, grants.c.name == name, grants.c.slot == next
+                )
+                oldest = connection.execute(last).scalar()
+                many = oldest is not None and now - oldest < timedelta(seconds=row.within)
+                if closed or many:
+                    values["closed"] = now + timedelta(seconds=row.close_for)
+            connection.execute(sa.update(limits).where(*this).values(values))
+
     def wait(self, run: Run, *, now: datetime) -> Wait | None:
         """Why the run is not claimed now; None: it is not pending, or nothing is in its way but a free worker."""
         if run.state is not State.PENDING:
@@ -96,7 +190,7 @@ def keep_limit(
         connection.execute(sa.delete(limits).where(*this))
         return
     row = {"width": width, "many": many, "seconds": seconds}
-    new = database.insert(limits).values(kind=kind, name=name, taken=0, **row)
+    new = database.insert(limits).values(kind=kind, name=name, taken=0, failed=0, declared=False, **row)
     connection.execute(new.on_conflict_do_update(index_elements=["kind", "name"], set_=row))
 
 
@@ -179,6 +273,11 @@ def _too_soon(row: sa.Row[Any], oldest: datetime | None, now: datetime) -> Wait 
     if not -span < now - oldest < span:
         return None
     return Wait(f"{row.kind} {row.name} starts {Rate(row.many, row.seconds)}, and has done so", oldest + span)
+
+
+def _to_limit(row: sa.Row[Any]) -> Limit:
+    names = ("name", "failures", "within", "close_for", "closed", "error", "declared")
+    return Limit(rate=str(Rate(row.many, row.seconds)), **{name: getattr(row, name) for name in names})
 
 
 def _by_queue(connection: sa.Connection, state: State) -> dict[str, tuple[int, datetime]]:

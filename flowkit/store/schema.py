@@ -278,10 +278,19 @@ limits = Table(
     Column("many", Number),  # so many in any span of
     Column("seconds", Number),  # so many seconds
     Column("taken", Number, nullable=False),  # how many of that rate, modulo its count
+    # Of one that nodes name: it closes for a while after so many failures within so many seconds. Null: it never does.
+    Column("failures", Number),
+    Column("within", Float(53)),
+    Column("close_for", Float(53)),
+    Column("failed", Number, nullable=False),  # how many so far, modulo their count
+    Column("closed", Instant),  # until then; in the past: one call may try it
+    Column("trial", Instant),  # such a call was let pass, and is given up then
+    Column("error", String),  # of the newest failure
+    Column("declared", Boolean, nullable=False),  # by a notebook, and by nobody else
     PrimaryKeyConstraint("kind", "name", name="limits_pkey"),
 )
 
-# The newest of what a rate has let pass: a ring, in which the next one takes the place of the oldest.
+# The newest of what a rate has let pass, or of failures: a ring, in which the next one takes the place of the oldest.
 grants = Table(
     "grants",
     metadata,

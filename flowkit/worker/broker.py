@@ -66,6 +66,11 @@ class Broker:
         self._told = 0.0
 
     @property
+    def pool(self) -> redis.ConnectionPool | None:
+        """Of connections to Redis; None: it is SQLite."""
+        return self._pool
+
+    @property
     def address(self) -> str:
         """What people may be shown."""
         url = self._config.redis_url

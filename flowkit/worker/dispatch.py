@@ -9,6 +9,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from flowkit.store import Store
 from flowkit.worker import cron
 from flowkit.worker.executed import mark_crashed
 from flowkit.worker.kernel import Order, Stop, run_notebook
+from flowkit.worker.limits import Desk, Limiter
 from flowkit.worker.results import Results
 
 log = logging.getLogger("flowkit.worker")
@@ -67,6 +69,7 @@ class Dispatcher:
         keep: int = 0,
         execute: Execute = run_notebook,
         clock: Clock = Clock(),
+        limiter: Limiter | None = None,
     ) -> None:
         """
         Args:
@@ -75,6 +78,7 @@ class Dispatcher:
             folder: run folders go here, and are gone when their attempt is over.
             keep: bytes of nodes' results to keep of one deployment.
             execute: what runs an order to its ending.
+            limiter: answers nodes that share limits; None: nobody does.
         """
         self.worker = worker
         self.stopping = threading.Event()  #: claim nothing more
@@ -90,6 +94,7 @@ class Dispatcher:
         self._watched: dict[str, _Beat] = {}
         self._run_order = execute
         self._clock = clock
+        self._limiter = limiter
         store.enrol(worker)
 
     # -- firings ------------------------------------------------------------------------------------------------------
@@ -165,7 +170,8 @@ class Dispatcher:
                 cwd=beside if beside.is_dir() else folder,
                 folder=folder,
             )
-            return self._run_order(order, on_events=attempt.record, on_save=save, stop=attempt.stop)
+            with nullcontext() if self._limiter is None else Desk(folder, self._limiter.answer):
+                return self._run_order(order, on_events=attempt.record, on_save=save, stop=attempt.stop)
         except Exception as error:  # the one place where whatever went wrong becomes the run's ending
             log.exception("run %s of %s could not be executed", run.id[:8], run.label)
             return Ending(State.FAILED, Cause.CRASHED, f"{type(error).__name__}: {error}".splitlines()[0])

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from flowkit.model import Ending, Policy, State
+from flowkit.errors import NotFound
+from flowkit.model import Ending, Limit, Pass, Policy, State
 from flowkit.store import Store
 from tests.store.given import T0, TEXT, at, deployment, submitted, together
 
@@ -153,3 +154,66 @@ def test_a_clock_that_is_far_ahead_stops_nobody_for_long(store: Store) -> None:
 
     assert store.claim(["default"], "w1", now=at(86_400)) is not None
     assert store.claim(["default"], "w2", now=at(1)) is not None
+
+
+# What nodes share
+
+
+def test_calls_of_nodes_pass_at_the_rate_and_not_one_more_however_many_ask(store: Store) -> None:
+    store.set_limit(Limit(name="api", rate="7/minute"))
+
+    def ask(number: int) -> list[Pass | None]:
+        return [store.admit("api", counting=True, now=at(number / 100)) for _ in range(4)]
+
+    answers = [answer for some in together(8, ask) for answer in some]
+
+    assert answers.count(Pass()) == 7
+    waits = [answer.wait for answer in answers if answer is not None and answer.wait is not None]
+    assert len(waits) == 32 - 7
+    assert all(59 < wait <= 60.1 for wait in waits)
+    assert store.admit("other", counting=True, now=T0) is None
+
+
+def test_a_limit_closes_after_failures_and_one_call_tries_it(store: Store) -> None:
+    store.set_limit(Limit(name="api", rate="1000/second", failures=3, within=10, close_for=30))
+
+    def ask(seconds: float) -> Pass | None:
+        return store.admit("api", counting=True, now=at(seconds))
+
+    def fail(seconds: float, error: str | None = "ConnectTimeout: no answer") -> None:
+        store.tell("api", error, now=at(seconds))
+
+    for seconds in (0, 9, 10.5):  # never three in ten seconds
+        fail(seconds)
+    assert ask(11) == Pass(failures=3)
+    fail(12)
+    assert ask(13) == Pass(closed=29, failures=3, error="ConnectTimeout: no answer")
+    fail(14, None)  # of a call that began before
+    assert store.limits()[0].closed == at(42)
+
+    tries = together(6, lambda _: ask(50))
+    assert tries.count(Pass(failures=3)) == 1
+    assert tries.count(Pass(closed=30, trying=True, failures=3, error="ConnectTimeout: no answer")) == 5
+    fail(51, "ConnectTimeout: still none")
+    assert ask(52) == Pass(closed=29, failures=3, error="ConnectTimeout: still none")
+
+    assert ask(90) == Pass(failures=3)  # and its worker dies
+    assert ask(121) == Pass(failures=3)
+    fail(122, None)
+    assert ask(122) == Pass(failures=3)
+    assert (store.limits()[0].closed, store.limits()[0].error) == (None, None)
+    for seconds in (123, 124):
+        fail(seconds)
+    assert ask(125) == Pass(failures=3)
+
+
+def test_what_a_notebook_declares_gives_way_to_what_is_set(store: Store) -> None:
+    store.set_limit(Limit(name="api", rate="5/s", declared=True))
+    store.set_limit(Limit(name="api", rate="6/s", declared=True))
+    assert [limit.rate for limit in store.limits()] == ["6/second"]
+    store.set_limit(Limit(name="api", rate="30/minute"))
+    store.set_limit(Limit(name="api", rate="7/s", declared=True))
+    assert [limit.rate for limit in store.limits()] == ["30/minute"]
+    store.remove_limit("api")
+    with pytest.raises(NotFound, match="no limit 'api'; `flowkit limits` lists them"):
+        store.remove_limit("api")

@@ -107,6 +107,7 @@ class Page {
     for (const { data, tr } of this.rows.values()) {
       if (data.state === "running") write(tr.querySelector(".duration"), duration(data, this.now()));
     }
+    this.drawShut();
     this.detail.tick();
     if (Date.now() - this.heard < SILENCE) return;
     this.root.classList.add("lost");
@@ -136,6 +137,7 @@ class Page {
     this.workers = h("div", { class: "figures" });
     this.problem = h("p", { class: "line bad", role: "alert", hidden: true });
     this.unserved = h("p", { class: "line warn", role: "status", hidden: true });
+    this.shut = h("p", { class: "line warn", role: "status", hidden: true });
     this.choice = h("select", { "aria-label": "Deployment", onchange: () =>
       this.filter({ deployment: this.choice.value || null }) });
     this.place = h("span", { class: "place" });
@@ -156,7 +158,7 @@ class Page {
         h("span", { class: "store", title: this.model.store }, this.model.store),
         this.look),
       h("section", { class: "now", "aria-label": "Now" }, chips, h("div", { class: "lanes" }, this.queues, this.workers)),
-      this.problem, this.unserved,
+      this.problem, this.unserved, this.shut,
       h("main", {},
         h("section", { class: "runs" }, h("div", { class: "bar" }, this.choice, this.place, this.newer, this.older), this.scroller),
         this.detail.root));
@@ -182,7 +184,7 @@ class Page {
     this.look.title = `Colours: ${this.theme === "auto" ? "as the system has them" : this.theme}. Press to change`;
   }
 
-  drawOverview({ counts, queues, unserved, workers, deployments }) {
+  drawOverview({ counts, queues, unserved, closed, workers, deployments }) {
     const all = STATES.reduce((sum, state) => sum + counts[state], 0);
     for (const [state, { figure }] of this.chips) {
       write(figure, count(state ? counts[state] : all));
@@ -198,6 +200,8 @@ class Page {
     this.workers.replaceChildren(h("span", { class: workers ? "figure" : "figure none" },
       h("b", {}, count(workers)), h("span", { class: "name" }, workers === 1 ? "worker" : "workers")));
     this.warn(unserved);
+    this.closed = closed;
+    this.drawShut();
     this.drawChoice();
   }
 
@@ -209,6 +213,15 @@ class Page {
     const others = unserved.length > 1 ? `, nor on ${unserved.slice(1, 4).map(([name]) => name).join(", ")}${unserved.length > 4 ? ", …" : ""}` : "";
     this.unserved.replaceChildren(`${runs} on queue ${queue} and no worker is alive there${others}. Start one: `,
       h("code", {}, queue === "default" ? "flowkit worker" : `flowkit worker --queue ${queue}`));
+  }
+
+  drawShut() {
+    const closed = this.closed ?? [];
+    this.shut.hidden = !closed.length;
+    write(this.shut, closed.map(([name, until, error]) => {
+      const how = until > this.now() ? `is closed until ${clock(until)}` : "was closed, and the next call tries it";
+      return `The limit ${name} ${how}; the last failure: ${error}.`;
+    }).join(" "));
   }
 
   drawChoice() {

@@ -159,6 +159,7 @@ def _overview(overview: Overview) -> dict[str, Any]:
         "counts": {state.value: overview.counts.get(state, 0) for state in _STATES},
         "queues": [[queue, overview.depth.get(queue, 0)] for queue in sorted(overview.depth.keys() | served)],
         "unserved": [[queue, waiting] for queue, waiting in overview.depth.items() if waiting and queue not in served],
+        "closed": [[limit.name, _seconds(limit.closed), _cut(limit.error or "")] for limit in overview.closed],
         "workers": len(overview.workers),
         "deployments": [deployment.name for deployment in overview.deployments],
     }
@@ -229,6 +230,7 @@ def _nodes(nodes: list[NodeRun]) -> dict[str, Any]:
                 "finished": _seconds(node.finished),
                 "error": _cut(node.error or ""),
                 "note": f"reused from {node.reused}" if node.reused else "",
+                "waits": [node.limit, _seconds(node.until)] if node.limit else None,
             }
             for node in shown
         ],

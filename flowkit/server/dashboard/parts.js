@@ -14,7 +14,7 @@ function fillNode(row, node, { from, to, now }) {
   }
   write(name.firstChild, node.name);
   name.firstChild.title = node.name;
-  write(name.lastChild, node.error || node.note);
+  write(name.lastChild, node.error || node.note || (node.waits ? `waits for ${node.waits[0]} until ${clock(node.waits[1])}` : ""));
   const bar = lane.firstChild;
   bar.className = `bar ${node.state}`;
   const begin = node.started ?? to;
@@ -23,6 +23,10 @@ function fillNode(row, node, { from, to, now }) {
   bar.style.left = `${(100 * (begin - from)) / (to - from)}%`;
   bar.style.width = `${(100 * (end - begin)) / (to - from)}%`;
   write(took, duration(node, now));
+}
+
+function clock(seconds) {
+  return new Date(seconds * 1000).toTimeString().slice(0, 8);
 }
 
 function fact([name, value, width]) {

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from flowkit.errors import NotFound, Unavailable
 from flowkit.events import Event, fold
-from flowkit.model import LIVE, Deployment, NodeRun, Run, State, Wait, Worker, now
+from flowkit.model import LIVE, Deployment, Limit, NodeRun, Run, State, Wait, Worker, now
 from flowkit.store import Store
 
 log = logging.getLogger("flowkit.server")
@@ -56,6 +56,7 @@ class Overview:
     depth: dict[str, int]  #: runs waiting, by queue
     workers: list[Worker]  #: alive
     deployments: list[Deployment]
+    closed: list[Limit]  #: limits that nodes share, after too many failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,8 @@ class Reader:
 
     def _overview(self, at: datetime) -> Overview:
         store = self._store
-        return Overview(store.counts(), store.depth(at), store.workers(since=at - LIVE), store.deployments())
+        workers, closed = store.workers(since=at - LIVE), [limit for limit in store.limits() if limit.closed]
+        return Overview(store.counts(), store.depth(at), workers, store.deployments(), closed)
 
     def _page(self, view: View) -> list[Run]:
         """One more than a page holds, if there are more."""

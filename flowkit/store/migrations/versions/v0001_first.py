@@ -139,6 +139,14 @@ def upgrade() -> None:
         sa.Column("many", sa.Integer),
         sa.Column("seconds", sa.Integer),
         sa.Column("taken", sa.Integer, nullable=False),
+        sa.Column("failures", sa.Integer),
+        sa.Column("within", sa.Float(53)),
+        sa.Column("close_for", sa.Float(53)),
+        sa.Column("failed", sa.Integer, nullable=False),
+        sa.Column("closed", INSTANT),
+        sa.Column("trial", INSTANT),
+        sa.Column("error", sa.Text),
+        sa.Column("declared", sa.Boolean, nullable=False),
         sa.PrimaryKeyConstraint("kind", "name", name="limits_pkey"),
     )
     op.create_table(
