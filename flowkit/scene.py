@@ -7,9 +7,14 @@ whoever shows a recorded run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from flowkit.events import Event
 from flowkit.model import NodeRun, State
+
+#: The front-end: one file, built from ``widgets/``. Missing if it was left out, see ``hatch_build.py``.
+BUNDLE = Path(__file__).parent / "flow" / "static" / "graph.js"
 
 #: A node's state as one byte of the trait ``status``. 0: there is no run of it.
 CODES: Mapping[State, int] = {
@@ -27,8 +32,25 @@ WAITING = 7
 SHOWN = 500
 
 
+def declared(steps: Iterable[Event]) -> tuple[dict[str, Any], list[tuple[str, str]]] | None:
+    """The graph of all flows of a run as its events declare it, and (flow, node) by place; None if it ran none."""
+    flows: dict[str, Mapping[str, Sequence[str]]] = {}
+    for event in steps:
+        if event.kind == "flow":
+            flows[event.flow] = event.data["nodes"]
+    if not flows:
+        return None
+    several = len(flows) > 1
+    reads = {
+        f"{flow}: {name}" if several else name: [f"{flow}: {giver}" if several else giver for giver in givers]
+        for flow, nodes in flows.items()
+        for name, givers in nodes.items()
+    }
+    return bare(", ".join(flows), reads), [(flow, name) for flow, nodes in flows.items() for name in nodes]
+
+
 def bare(flow: str, reads: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The graph as a run's first event declares it: names and edges, no types."""
+    """A graph of which names and edges are known, and no types: node -> the nodes it reads."""
     place = {name: index for index, name in enumerate(reads)}
     return {
         "flow": flow,
@@ -50,26 +72,26 @@ def bare(flow: str, reads: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     }
 
 
-def status(names: Iterable[str], states: Mapping[str, State]) -> bytes:
-    return bytes([CODES[states[name]] if name in states else 0 for name in names])
+def status(nodes: Sequence[tuple[str, str]], runs: Iterable[NodeRun]) -> bytes:
+    """A byte for each (flow, node)."""
+    states = {(run.flow, run.name): run.state for run in runs}
+    return bytes([CODES[states[node]] if node in states else 0 for node in nodes])
 
 
-def times(names: Sequence[str], runs: Iterable[NodeRun]) -> dict[str, dict[str, Any]]:
-    """By place of the node, from node runs with items after their node, as ``fold`` gives them."""
-    place = {name: str(index) for index, name in enumerate(names)}
+def times(nodes: Sequence[tuple[str, str]], runs: Iterable[NodeRun]) -> dict[str, dict[str, Any]]:
+    """By place of the (flow, node), from node runs with items after their node, as ``fold`` gives them."""
+    place = {node: str(index) for index, node in enumerate(nodes)}
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
-        if run.name in place:
-            told: dict[str, Any] = {}
-            if run.started:
-                told["started"] = run.started.timestamp()
-            if run.finished:
-                told["finished"] = run.finished.timestamp()
-            if run.error:
-                told["error"] = run.error[:SHOWN]
-            found[place[run.name]] = told
-        elif (owner := run.name.partition("[")[0]) in place:
-            told = found.setdefault(place[owner], {})
+        owner = (run.flow, run.name.partition("[")[0])
+        if owner not in place:
+            continue
+        told = found.setdefault(place[owner], {})
+        if owner[1] != run.name:
             told["items"] = told.get("items", 0) + 1
             told["done"] = told.get("done", 0) + run.state.final
+            continue
+        told |= {"started": run.started.timestamp()} if run.started else {}
+        told |= {"finished": run.finished.timestamp()} if run.finished else {}
+        told |= {"error": run.error[:SHOWN]} if run.error else {}
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 import traceback
 from typing import Any
 
@@ -47,7 +48,7 @@ def _code(node: Node) -> dict[str, Any]:
     if doc:
         told["doc"] = doc.strip()[:_SOURCE]
     try:
-        told["source"] = inspect.getsource(function).rstrip()[:_SOURCE]
+        told["source"] = textwrap.dedent(inspect.getsource(function)).rstrip()[:_SOURCE]
         file, line = inspect.getsourcefile(function) or "", inspect.getsourcelines(function)[1]
         if file and "ipykernel_" not in file and not file.startswith("<"):
             told["where"] = f"{file}:{line}"

@@ -12,18 +12,16 @@ import contextvars
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.flow import detail, sheet
 from flowkit.flow.current import current_run
 from flowkit.flow.graph import Graph
 from flowkit.flow.outcome import Outcome
+from flowkit.scene import BUNDLE
 
 if TYPE_CHECKING:
     from flowkit.flow.flow import Flow
-
-BUNDLE = Path(__file__).parent / "static" / "graph.js"
 
 #: Seconds between two looks at a run.
 EVERY = 0.1
@@ -48,6 +46,7 @@ class View:
         self._flow = flow
         self._widget = _make()
         self._widget.observe(self._heard, "outbox")
+        self._widget.observe(self._looked, "visible")
         self._lock = threading.Lock()  # the run's thread and the one that displays both tell
         self._shown: Graph | None = None
         self._cancel: Callable[[], None] = lambda: None
@@ -110,6 +109,10 @@ class View:
                 threading.Thread(target=self._answer, args=(str(question["node"]),), daemon=True).start()
         if asked:
             self._widget.ack = max(question["n"] for question in asked)
+
+    def _looked(self, change: Any) -> None:
+        if self._shown is not None:
+            self._tell(self._shown, self._flow.outcome)
 
     def _answer(self, name: str) -> None:
         graph = self._shown

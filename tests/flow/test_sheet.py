@@ -180,7 +180,7 @@ def test_a_node_tells_its_code_inputs_result_and_failures(flow: fk.Flow):
     of_squares = detail(flow.graph, flow.outcome, "squares")
     assert of_squares["items"] == "3" * 13 + "4"
     assert of_squares["failures"] == [{"name": "squares[13]", "error": "ValueError: <b>unlucky</b>"}]
-    assert of_squares["source"].startswith("    @flow.node(map=")
+    assert of_squares["source"].startswith("@flow.node(map=")
     assert "raise ValueError" in of_squares["traceback"]
     assert of_squares["inputs"][0]["preview"]["title"] == "list · 14 items"
     assert detail(flow.graph, flow.outcome, "parts")["error"].startswith("node 'squares' failed: squares[13] failed")

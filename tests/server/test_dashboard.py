@@ -317,6 +317,29 @@ def test_a_running_run_shows_its_nodes_and_its_log_as_they_come(page: Page, site
     expect(page.frame_locator("iframe:not(.coming)").locator("body")).to_contain_text("all of it")
 
 
+def test_a_runs_graph_is_drawn_as_in_the_notebook_and_follows_its_events(page: Page, site: Site) -> None:
+    run = begin(site.store, submit(site.store, deploy(site.store, "drawn", queue="drawn")))
+    opened(page, site, f"?run={run.id}")
+    page.get_by_role("tab", name="Graph").click()
+    expect(page.locator(".hint", has_text="No flow has run")).to_be_visible(timeout=SOON)
+
+    site.store.record(run.id, 1, steps(time.time() - 15, until="joined", flow=HOSTILE))
+    expect(page.get_by_role("button", name="weather, succeeded")).to_be_visible(timeout=SOON)
+    expect(page.get_by_role("button", name="joined, running")).to_be_visible()
+    expect(page.locator(".fk-top h1")).to_have_text(HOSTILE)
+    expect(page.locator(".fk-button")).to_have_count(0)  # nobody there can be told to cancel
+
+    site.store.record(
+        run.id, 1, [Event("node", time.time(), "joined", HOSTILE, State.FAILED, error="KeyError: 'carier'")]
+    )
+    joined = page.get_by_role("button", name="joined, failed, KeyError: 'carier'")
+    expect(joined).to_be_visible(timeout=SOON)
+    joined.click()
+    expect(page.get_by_role("complementary", name="Node joined")).to_contain_text("KeyError: 'carier'")
+    assert page.evaluate("() => window.__x") is None
+    page.get_by_role("tab", name="Nodes").click()
+
+
 def test_a_run_of_ten_thousand_nodes_shows_first_what_failed(page: Page, site: Site) -> None:
     run = begin(site.store, submit(site.store, deploy(site.store, "wide", queue="wide")))
     names = [f"n{number}" for number in range(10_000)]

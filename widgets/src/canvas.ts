@@ -41,6 +41,7 @@ export function paints(root: HTMLElement): Paints {
   return found;
 }
 
+const LOUD = new Set<State>(["running", "waiting", "failed"]); // states that a card's border tells
 const TEXT_FROM = 0.3; // zoom from which names can be read
 
 export function draw(canvas: HTMLCanvasElement, scene: Scene, store: Store, view: View, colours: Paints, chosen: number): void {
@@ -113,7 +114,7 @@ function full(pen: CanvasRenderingContext2D, card: Card, scene: Scene, store: St
   pen.fillStyle = colours.surface;
   pen.fill();
   pen.lineWidth = chosen ? 2 : 1;
-  pen.strokeStyle = chosen ? colours.accent : node && state !== "idle" && state !== "pending" ? colours.state[state] : colours.line;
+  pen.strokeStyle = chosen ? colours.accent : LOUD.has(state) ? colours.state[state] : colours.line;
   pen.stroke();
   pen.fillStyle = colours.ink;
   pen.font = "600 13px system-ui, sans-serif";
@@ -168,6 +169,8 @@ export function drawMap(canvas: HTMLCanvasElement, scene: Scene, store: Store, v
     pen.fillStyle = state === "idle" || state === "pending" ? colours.edge : colours.state[state];
     pen.fillRect(card.x, card.y, Math.max(card.width, 1.5 / scale), Math.max(card.height, 1.5 / scale));
   }
+  const whole = -view.x < 0 && -view.y < 0 && size[0] - view.x > scene.width * view.zoom && size[1] - view.y > scene.height * view.zoom;
+  if (whole) return;
   pen.strokeStyle = colours.accent;
   pen.lineWidth = 1.5 / scale;
   pen.strokeRect(-view.x / view.zoom, -view.y / view.zoom, size[0] / view.zoom, size[1] / view.zoom);

@@ -5,6 +5,7 @@ import type { Graph } from "./model";
 
 export const FOLD_ABOVE = 1_500; // nodes; beyond, a picture of each is a picture of none
 const MOST_GROUPS = 80;
+const MOST_LAYERS = 7; // groups in a row, which can still be read side by side
 
 export interface Group {
   name: string;
@@ -19,7 +20,7 @@ export function groups(graph: Graph, above = FOLD_ABOVE): Group[] {
   if (named.length > 1 && named.length <= MOST_GROUPS && !circular(named, edges, graph.nodes.length)) return named;
   const { depth } = layers(graph.nodes.length, edges);
   const deepest = depth.reduce((most, layer) => Math.max(most, layer), 0) + 1;
-  const step = Math.ceil(deepest / 24);
+  const step = Math.ceil(deepest / MOST_LAYERS);
   return by(depth.map((layer) => {
     const first = Math.floor(layer / step) * step;
     const last = Math.min(first + step, deepest);

@@ -55,13 +55,14 @@ function follow(root: HTMLElement): () => void {
 }
 
 function isDark(root: HTMLElement): boolean {
-  const styles = getComputedStyle(root.parentElement ?? root);
+  const around = root.parentElement ?? root; // not within: what is asked is what surrounds us, whatever we have become
+  const styles = getComputedStyle(around);
   for (const name of ["--jp-layout-color1", "--vscode-editor-background", "--panel-background-color"]) {
     const value = styles.getPropertyValue(name).trim();
     if (!value) continue;
     const probe = document.createElement("i");
     probe.style.color = value;
-    root.append(probe);
+    around.append(probe);
     const [red = 255, green = 255, blue = 255] = (getComputedStyle(probe).color.match(/[\d.]+/g) ?? []).map(Number);
     probe.remove();
     return 0.299 * red + 0.587 * green + 0.114 * blue < 128;

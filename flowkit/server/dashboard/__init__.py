@@ -17,6 +17,7 @@ from tornado.web import RequestHandler
 
 from flowkit.artifacts import Artifacts
 from flowkit.errors import Unavailable
+from flowkit.scene import BUNDLE
 from flowkit.server.dashboard.notebooks import Notebooks
 from flowkit.server.dashboard.page import page
 from flowkit.server.dashboard.reading import Reader
@@ -113,7 +114,7 @@ def _server(make_page: Callable[[], Any], notebooks: Notebooks, listening: _List
             websocket_origin=listening.origins,
             loop=loop,
             title="flowkit",
-            extra_patterns=notebooks.routes(),
+            extra_patterns=[*notebooks.routes(), ("/graph.js", _Bundle)],
             **listening.options,
         )
     except OSError as error:
@@ -123,6 +124,18 @@ def _server(make_page: Callable[[], Any], notebooks: Notebooks, listening: _List
     # A web site may call itself by this machine's address (DNS rebinding); its pages still send its own name.
     server._tornado.add_handlers(rf"(?!({listening.hosts})$).*", [(".*", _Refused)])
     return server
+
+
+class _Bundle(RequestHandler):
+    """The graph's front-end, from this machine as all else; Tornado's ETag spares the browser a second copy."""
+
+    def get(self) -> None:
+        if not BUNDLE.exists():
+            self.set_status(404)
+            return
+        self.set_header("Content-Type", "text/javascript; charset=utf-8")
+        self.set_header("Cache-Control", "no-cache")
+        self.finish(BUNDLE.read_bytes())
 
 
 class _Refused(RequestHandler):

@@ -53,6 +53,7 @@ class Page {
   ask() {
     this.model.send_msg({
       turns: this.turns, states: this.states, deployment: this.deployment, before: this.pages.at(-1), run: this.run,
+      graph: Boolean(this.run) && this.detail.tab === "graph",
     });
     const url = new URLSearchParams();
     for (const state of this.states) url.append("state", state);

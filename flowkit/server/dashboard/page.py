@@ -15,6 +15,7 @@ import panel as pn
 import param
 from panel.custom import JSComponent
 
+from flowkit import scene
 from flowkit.events import kernel, usage
 from flowkit.model import NodeRun, Run, State, Wait
 from flowkit.server.dashboard.reading import Asked, Followed, Overview, Reader, Seen, View
@@ -85,7 +86,7 @@ class Viewer:
         self._logged: tuple[str, int, int] = ("", 0, 0)  #: run, attempt, last piece of output
 
     def _ask(self, data: Any) -> None:
-        """The browser's question: ``{turns, states, deployment, before, run}``."""
+        """The browser's question: ``{turns, states, deployment, before, run, graph}``."""
         page, run = data["turns"]
         self.asked = Asked(
             view=View(
@@ -94,6 +95,7 @@ class Viewer:
                 before=_text(data["before"]),
             ),
             run=_text(data["run"]),
+            graph=bool(data["graph"]),
             turns=(int(page), int(run)),
         )
         if self._looking:
@@ -109,7 +111,7 @@ class Viewer:
             self._told.pop("runs", None)
         if seen.asked.turns[1] != self._answered.turns[1]:
             self._logged = ("", 0, 0)
-            for part in ("run", "nodes", "usage"):
+            for part in ("run", "nodes", "usage", "graph", "standing"):
                 self._told.pop(part, None)
         self._answered = seen.asked
         message = {"turns": seen.asked.turns, "now": seen.at.timestamp(), "problem": seen.problem}
@@ -122,6 +124,8 @@ class Viewer:
                 message |= self._news("run", _details(seen.followed.run, seen.followed.wait))
                 message |= self._news("nodes", _nodes(seen.followed.nodes))
                 message |= self._news("usage", _usage(seen.followed))
+                if seen.asked.graph:
+                    message |= self._graph(seen.followed)
                 message |= self._output(seen.followed)
         self.component.tell(message)
 
@@ -137,6 +141,23 @@ class Viewer:
         changed = [row for id, row in rows.items() if self._rows.get(id) != row]
         self._rows = rows
         return {"rows": changed} if changed else {}
+
+    def _graph(self, followed: Followed) -> dict[str, Any]:
+        """The run's graph, once, and how its nodes stand, as the graph's front-end takes them."""
+        found = scene.declared(followed.steps)
+        if found is None:
+            return self._news("graph", False)
+        graph, nodes = found
+        times = scene.times(nodes, followed.nodes)
+        began = min((told["started"] for told in times.values() if "started" in told), default=None)
+        ended = max((told["finished"] for told in times.values() if "finished" in told), default=None)
+        state = {"started": began, "finished": ended, "state": followed.run.state.value}
+        standing = {
+            "status": list(scene.status(nodes, followed.nodes)),
+            "times": times,
+            "run": {key: value for key, value in state.items() if value is not None},
+        }
+        return self._news("graph", graph) | self._news("standing", standing)
 
     def _output(self, followed: Followed) -> dict[str, Any]:
         """New pieces of the run's log; ``anew`` if the browser is to forget what it has."""

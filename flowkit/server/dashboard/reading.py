@@ -47,6 +47,7 @@ class Asked:
 
     view: View = View()
     run: str | None = None  #: id, or the beginning of one
+    graph: bool = False  #: the run's graph is to be seen
     turns: tuple[int, int] = (0, 0)  #: how often it has turned to another page, and to another run
 
 

@@ -12,6 +12,8 @@ class Detail {
     this.nodes = null;
     this.drawn = null; // what the frame shows
     this.missing = null;
+    this.graph?.close();
+    this.graph = null;
     this.root.hidden = !run;
     if (!run) return this.root.replaceChildren();
     this.build();
@@ -32,12 +34,15 @@ class Detail {
     this.nodesBody = h("div", { class: "nodes" });
     this.frames = h("div", { class: "frames" });
     this.notebookBar = h("div", { class: "hint notebook-bar" });
+    this.graphBody = h("div", { class: "graph" });
+    this.graphNote = h("p", { class: "hint" }, "Looking at its events …");
     this.panels = {
+      graph: h("div", { class: "panel", role: "tabpanel" }, this.graphNote, this.graphBody),
       nodes: h("div", { class: "panel", role: "tabpanel" }, this.nodesBody),
       log: h("div", { class: "panel", role: "tabpanel" }, this.logNote, this.log),
       notebook: h("div", { class: "panel", role: "tabpanel" }, this.notebookBar, this.frames),
     };
-    this.tabs = Object.fromEntries(["nodes", "log", "notebook"].map((name) => [name,
+    this.tabs = Object.fromEntries(["graph", "nodes", "log", "notebook"].map((name) => [name,
       h("button", { type: "button", role: "tab", onclick: () => this.show(name) }, name[0].toUpperCase() + name.slice(1))]));
     const tabs = h("div", { class: "tabs", role: "tablist" }, ...Object.values(this.tabs));
     tabs.addEventListener("keydown", (event) => {
@@ -51,11 +56,12 @@ class Detail {
     this.root.replaceChildren(
       h("div", { class: "top" }, h("div", { class: "name" }, this.title, this.sub), close),
       h("div", { class: "about" }, this.error, this.facts, this.usage, this.parameters), tabs, ...Object.values(this.panels));
-    this.show(this.tab);
+    this.show(this.tab, true);
   }
 
-  show(name) {
+  show(name, first = false) {
     this.tab = name;
+    if (name === "graph" && !first) this.page.ask(); // it is told only while somebody looks at it
     for (const [other, panel] of Object.entries(this.panels)) {
       panel.hidden = other !== name;
       this.tabs[other].setAttribute("aria-selected", String(other === name));
@@ -65,8 +71,9 @@ class Detail {
     if (name === "notebook") this.frame();
   }
 
-  hear({ run, nodes, usage, log, missing }) {
+  hear({ run, nodes, usage, log, missing, graph, standing }) {
     if (missing) return this.drawMissing(missing);
+    if (graph !== undefined || standing) this.drawGraph(graph, standing);
     if (run) {
       this.data = this.whole = run;
       this.drawHead();
@@ -169,6 +176,19 @@ class Detail {
     shown.forEach((node, index) => fillNode(this.nodesTable.tBodies[0].rows[index], node, { from, to, now }));
   }
 
+  // The same graph as in a notebook, from the file that this server gives.
+  async drawGraph(graph, standing) {
+    if (graph === false) return write(this.graphNote, "No flow has run in this notebook.");
+    this.graph ??= new GraphModel(this.graphBody);
+    this.graph.tell({ ...(graph && { graph }), ...standing });
+    try {
+      await this.graph.draw();
+      this.graphNote.hidden = true;
+    } catch (error) {
+      write(this.graphNote, `The graph cannot be drawn: ${error.message}`);
+    }
+  }
+
   drawLog({ anew, cut, pieces }) {
     const atEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
     if (anew) this.log.replaceChildren();
@@ -217,6 +237,48 @@ class Detail {
       h("a", { href: `${address}${theme}#failed`, target: "_blank", rel: "noopener" }, "Open in a tab"),
       h("a", { href: `${address}.ipynb`, download: "" }, "Download"));
   }
+}
+
+// What the notebook's widget is to the graph's front-end: named values, and who wants to hear of them.
+class GraphModel {
+  constructor(el) {
+    this.el = el;
+    this.values = {};
+    this.hearers = new Map();
+  }
+
+  tell(values) {
+    Object.assign(this.values, values);
+    for (const name of Object.keys(values)) for (const hear of this.hearers.get(`change:${name}`) || []) hear();
+  }
+
+  async draw() {
+    this.drawn ??= import(new URL("graph.js", document.baseURI).href).then(({ render }) => {
+      if (!this.closed) this.end = render({ model: this, el: this.el });
+    });
+    await this.drawn;
+  }
+
+  close() {
+    this.closed = true;
+    this.end?.();
+  }
+
+  get(name) {
+    return this.values[name];
+  }
+
+  on(event, hear) {
+    this.hearers.set(event, [...(this.hearers.get(event) || []), hear]);
+  }
+
+  off(event, hear) {
+    this.hearers.set(event, (this.hearers.get(event) || []).filter((other) => other !== hear));
+  }
+
+  // It is only looked at: nothing of it is sent back.
+  set() {}
+  save_changes() {}
 }
 
 const CAUSES = {
