@@ -12,10 +12,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
+from flowkit import failpoints
 from flowkit.errors import Unavailable
 
 
@@ -132,6 +134,11 @@ class Artifacts:
         else:
             self._remote.put_file(str(scratch), f"{self._root}/{path}")
 
+    def digest(self, path: str) -> str | None:
+        """SHA-256 of the file as it lies there; None if there is none."""
+        data = self.read(path)
+        return None if data is None else sha256(data).hexdigest()
+
     def remove(self, folder: str) -> None:
         """Remove a folder and all in it; nothing happens if it is not there."""
         try:
@@ -184,9 +191,12 @@ def _write_atomically(path: Path, data: bytes) -> None:
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            failpoints.passing("artifact.write")
             file.write(data)
             file.flush()
+            failpoints.passing("artifact.fsync")
             os.fsync(file.fileno())
+        failpoints.passing("artifact.rename")
         os.replace(scratch, path)
     except BaseException:
         with contextlib.suppress(OSError):

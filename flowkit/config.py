@@ -112,6 +112,11 @@ def session_notebook(env: Mapping[str, str] | None = None) -> Path | None:
     return Path(name) if name else None
 
 
+def failpoints(env: Mapping[str, str] | None = None) -> str:
+    """FLOWKIT_FAILPOINTS, for tests alone: where this process is to fail."""
+    return (os.environ if env is None else env).get("FLOWKIT_FAILPOINTS", "")
+
+
 def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a kernel may see of this process's environment, plus where it finds its run."""
     env = os.environ if env is None else env

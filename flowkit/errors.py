@@ -9,6 +9,7 @@
     │   ├── NotFound          no such run or deployment
     │   └── Conflict          the run or deployment is in a state that does not allow it
     ├── Unavailable           a server, folder or file that should answer does not
+    │   └── StoreGone         the database's file was deleted or replaced
     ├── SetupError            a run that could not begin: its kernel, its parameters
     ├── NodeFailed            a node's own function raised; the author's exception is ``__cause__``
     └── FlowCancelled         somebody pressed Cancel on the graph while the flow ran
@@ -60,6 +61,10 @@ class Conflict(UsageError):
 
 class Unavailable(FlowkitError):
     pass
+
+
+class StoreGone(Unavailable):
+    """The database's file is not the one that was opened: no waiting brings it back."""
 
 
 class SetupError(FlowkitError):

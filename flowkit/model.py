@@ -269,6 +269,7 @@ class Run:
     started: datetime | None = None  #: UTC; of the newest attempt, None until claimed
     finished: datetime | None = None  #: UTC; None until it has ended for good
     output: str | None = None  #: executed notebook of the newest attempt: a path here, or a URL
+    digest: str | None = None  #: SHA-256 of it, as it was saved last
 
     @classmethod
     def of(
@@ -329,6 +330,7 @@ class Run:
             "finished": iso(self.finished),
             "error": self.error,
             "output": self.output,
+            "sha256": self.digest,
         } | ({"nodes": [node.to_json() for node in nodes]} if nodes is not None else {})
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -194,10 +195,17 @@ class Files:
     """Artifacts that nobody looks at."""
 
     def write(self, path: str, data: bytes) -> str:
+        self._digests[path] = sha256(data).hexdigest()
         return path
+
+    def __init__(self) -> None:
+        self._digests: dict[str, str] = {}
 
     def read(self, path: str) -> bytes | None:
         return None
+
+    def digest(self, path: str) -> str | None:
+        return self._digests.get(path)
 
     def remove(self, folder: str) -> None:
         pass
@@ -550,6 +558,11 @@ class World:
         for run in runs.values():
             if run.attempt and run.state is not self.judge.states[run.id]:
                 raise Violation(f"{run.id} is {run.state}, and was {self.judge.states[run.id]}")
+            told = [
+                event.to_json() for n in range(1, run.attempt + 1) for event in self.store.events(run.id, attempt=n)[1]
+            ]
+            if len(set(told)) < len(told):
+                raise Violation(f"{run.id} has events twice: {told}")
             if run.crashes > MAX_CRASHES:
                 raise Violation(f"{run.id} was lost {run.crashes} times")
         self.judge.counts["runs"] += len(runs)

@@ -11,7 +11,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "flowkit"
 
-SHARED = ("model", "errors", "config", "events", "scene", "artifacts", "shelf", "notebook", "parameters", "rates")
+SHARED = (
+    "failpoints",
+    "model",
+    "errors",
+    "config",
+    "events",
+    "scene",
+    "artifacts",
+    "shelf",
+    "notebook",
+    "parameters",
+    "rates",
+)
 
 #: room -> what of flowkit it may import. The longest prefix of a module's name decides its room.
 MAY_IMPORT = {

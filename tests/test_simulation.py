@@ -132,6 +132,16 @@ def a_cancel_that_does_not_wait_for_the_kernel(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(store_runs, "_cancelled", cancelled)
 
 
+@caught_by("has events twice")
+def events_that_are_stored_again(patch: pytest.MonkeyPatch) -> None:
+    record = Store.record
+
+    def again(self: Store, *told: Any, after: int, **place: Any) -> bool:
+        return record(self, *told, **place)
+
+    patch.setattr(Store, "record", again)
+
+
 @caught_by("firings became")
 def a_cursor_that_moves_without_its_run(patch: pytest.MonkeyPatch) -> None:
     insert = store_schedules.insert_runs

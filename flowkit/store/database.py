@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -15,8 +17,9 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from flowkit import failpoints
 from flowkit.config import without_password
-from flowkit.errors import Unavailable, UsageError
+from flowkit.errors import StoreGone, Unavailable, UsageError
 from flowkit.model import now
 from flowkit.store.migrations import migrate
 
@@ -48,6 +51,7 @@ class Database:
     def __init__(self, url: sa.URL) -> None:
         self.url = url
         self._engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgres_engine(url)
+        self._file: tuple[int, int] | None = None  # which one an SQLite database is, once it is open
         self._writer = self._engine.execution_options(flowkit_writes=True)
         # SQLite lets a writer that waits sleep ever longer while others pass by; our own threads need not do that.
         self._turn = threading.Lock() if url.get_backend_name() == "sqlite" else nullcontext()
@@ -66,6 +70,8 @@ class Database:
                 database._prepare_file()
             with database.writing() as connection:
                 migrate(connection, shown=database.shown)
+            if database.url.get_backend_name() == "sqlite":
+                database._file = database._found()
         except BaseException:
             database.close()
             raise
@@ -96,14 +102,34 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that only reads: on SQLite it sees one moment, and waits for nobody."""
+        self._check_file()
         with self._translated(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that writes, committed at the end, undone by an exception. On SQLite it is the only one."""
+        place = _place() if failpoints.armed() else ""
+        self._check_file()
         with self._translated(), self._turn, self._writer.begin() as connection:
             yield connection
+            self._check_file()  # the last moment at which that can be undone
+            failpoints.passing(place, before=True)
+        failpoints.passing(place, before=False)
+
+    def _check_file(self) -> None:
+        """A file that was deleted takes what is written to it, and nobody ever reads that."""
+        if self._file is not None and self._found() != self._file:
+            what = "was deleted or replaced while this process used it"
+            raise StoreGone(f"the database {self.shown} {what}; put it back and start again")
+
+    def _found(self) -> tuple[int, int] | None:
+        assert self.url.database is not None
+        try:
+            found = os.stat(self.url.database)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -143,6 +169,12 @@ class Database:
                         raise
                     raise Unavailable(f"cannot use the database {self.shown}: {error}") from error
                 time.sleep(0.02)
+
+
+def _place() -> str:
+    """``store.finish``, by the name of the method that writes."""
+    frame = sys._getframe(3)  # beyond ``writing`` and the two of its context
+    return f"store.{frame.f_code.co_name}"
 
 
 def _parsed(url: str) -> sa.URL:

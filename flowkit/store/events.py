@@ -16,10 +16,24 @@ from flowkit.store.schema import events, runs
 
 
 class Events(Database):
-    def record(self, run: str, attempt: int, what: Sequence[Event], *, output: str | None = None) -> bool:
+    def record(
+        self,
+        run: str,
+        attempt: int,
+        what: Sequence[Event],
+        *,
+        after: int | None = None,
+        output: str | None = None,
+        digest: str | None = None,
+    ) -> bool:
         """Append events of the attempt, in order, and say where its executed notebook lies if *output* is given.
 
         False: the run is no longer ours and nothing was stored.
+
+        Args:
+            after: how many events of the attempt came before these. Those of *what* that are there already, because
+                an answer was lost and they are said again, are not stored again. None: all are new.
+            digest: SHA-256 of the notebook.
         """
         ours = runs.c.id == run, runs.c.attempt == attempt, runs.c.state == State.RUNNING.value
         with self.writing() as connection:
@@ -27,9 +41,9 @@ class Events(Database):
             if connection.execute(sa.select(runs.c.id).where(*ours).with_for_update(key_share=True)).first() is None:
                 return False
             if output is not None:
-                connection.execute(sa.update(runs).where(runs.c.id == run).values(output=output))
+                connection.execute(sa.update(runs).where(runs.c.id == run).values(output=output, digest=digest))
             if what:
-                _append(connection, run, attempt, what)
+                _append(connection, run, attempt, what, after)
             return True
 
     def events(
@@ -56,15 +70,18 @@ class Events(Database):
         return position, [Event.from_json(pairs) for row in rows for pairs in json.loads(row.chunk)]
 
 
-def _append(connection: sa.Connection, run: str, attempt: int, what: Sequence[Event]) -> None:
+def _append(connection: sa.Connection, run: str, attempt: int, what: Sequence[Event], after: int | None) -> None:
     last = sa.select(sa.func.max(events.c.seq)).where(events.c.run == run, events.c.attempt == attempt)
     seq = connection.execute(last).scalar() or 0
-    chunks = [(output, list(some)) for output, some in groupby(what, lambda event: event.kind == "output")]
-    rows = [
-        {"run": run, "attempt": attempt, "seq": seq + number, "output": output, "chunk": _written(some)}
-        for number, (output, some) in enumerate(chunks, 1)
-    ]
-    connection.execute(sa.insert(events), rows)
+    rows = []
+    for output, some in groupby(
+        what[0 if after is None else max(0, seq - after) :], lambda event: event.kind == "output"
+    ):
+        chunk = list(some)
+        seq += len(chunk)
+        rows.append({"run": run, "attempt": attempt, "seq": seq, "output": output, "chunk": _written(chunk)})
+    if rows:
+        connection.execute(sa.insert(events), rows)
 
 
 def _written(what: Sequence[Event]) -> str:

@@ -103,7 +103,7 @@ class Runs(Database):
             # Others that claim at this moment do not wait for us, nor we for them.
             columns = runs.c.id, runs.c.deployment
             best = _queued(queue, now, *columns[: 1 + limited], shut=shut).with_for_update(skip_locked=True)
-            life = {"beat": 0, "worker": worker, "started": now, "available": None, "output": None}
+            life = {"beat": 0, "worker": worker, "started": now, "available": None, "output": None, "digest": None}
             claimed = _move(State.RUNNING).values(attempt=runs.c.attempt + 1, **life).returning(runs)
             if not limited:
                 row = connection.execute(claimed.where(runs.c.id == best.scalar_subquery())).first()

@@ -212,6 +212,7 @@ runs = Table(
     Column("started", Instant),
     Column("finished", Instant),
     Column("output", String),
+    Column("digest", String),
     Column("series", Name, ForeignKey("series.id", name="runs_series")),
     Column("name", String),
     Column("place", Number),  # in the line of its series; null: its turn has come, or there is no series
@@ -262,7 +263,7 @@ events = Table(
     metadata,
     Column("run", Name, ForeignKey("runs.id", name="events_run", ondelete="CASCADE"), nullable=False),
     Column("attempt", Number, nullable=False),
-    Column("seq", Number, nullable=False),  # counts the attempt's chunks from 1
+    Column("seq", Number, nullable=False),  # how many events of the attempt there are, with those of this chunk
     Column("output", Boolean, nullable=False),  # all of the chunk is what the notebook printed, or none of it is
     Column("chunk", Text, nullable=False),  # a JSON list of events
     PrimaryKeyConstraint("run", "attempt", "seq", name="events_pkey"),

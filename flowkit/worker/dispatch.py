@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic, sleep
 
 from flowkit.artifacts import Artifacts, notebook_path
-from flowkit.errors import ScheduleError, Unavailable
+from flowkit.errors import ScheduleError, StoreGone, Unavailable
 from flowkit.events import Event
 from flowkit.model import Cause, CurrentRun, Deployment, Ending, Plan, Run, State, Worker, now
 from flowkit.store import Store
@@ -82,6 +83,7 @@ class Dispatcher:
         """
         self.worker = worker
         self.stopping = threading.Event()  #: claim nothing more
+        self.gone: StoreGone | None = None  #: there is nothing left to work for
         self.left = threading.Event()  #: the worker is gone; nothing beats any more
         self._store = store
         self._artifacts = artifacts
@@ -153,7 +155,9 @@ class Dispatcher:
         beside = Path(run.notebook).parent
 
         def save(text: str) -> None:
-            attempt.output = self._artifacts.write(path, text.encode())
+            data = text.encode()
+            output = self._artifacts.write(path, data)
+            attempt.output = output, sha256(data).hexdigest()
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +175,13 @@ class Dispatcher:
                 folder=folder,
             )
             with nullcontext() if self._limiter is None else Desk(folder, self._limiter.answer):
-                return self._run_order(order, on_events=attempt.record, on_save=save, stop=attempt.stop)
+                ending = self._run_order(order, on_events=attempt.record, on_save=save, stop=attempt.stop)
+            if ending.state is State.SUCCEEDED and attempt.output is not None:
+                place, digest = attempt.output
+                if self._artifacts.digest(path) != digest:
+                    error = f"the executed notebook {place} is not what was written there; see to that disk"
+                    return Ending(State.FAILED, Cause.CRASHED, error)
+            return ending
         except Exception as error:  # the one place where whatever went wrong becomes the run's ending
             log.exception("run %s of %s could not be executed", run.id[:8], run.label)
             return Ending(State.FAILED, Cause.CRASHED, f"{type(error).__name__}: {error}".splitlines()[0])
@@ -200,6 +210,9 @@ class Dispatcher:
                     log.info("run %s of %s: %s", run.id[:8], run.label, _how(after, ending))
                     if after.state is State.PENDING and after.available is None:
                         self._ring(after)
+                return
+            except StoreGone as error:
+                self.abandon(error)
                 return
             except Unavailable as error:
                 if self._clock.monotonic() > until:
@@ -238,6 +251,13 @@ class Dispatcher:
         for attempt in list(self._mine.values()):
             if self._clock.monotonic() - attempt.beaten >= self._lease * FENCE:
                 attempt.fence()
+
+    def abandon(self, gone: StoreGone) -> None:
+        """Stop every kernel, tell nobody, claim nothing more."""
+        self.gone = gone
+        self.stopping.set()
+        for attempt in list(self._mine.values()):
+            attempt.fence()
 
     def rescue(self) -> None:
         """Hand on every run whose beat stood still for the lease, on *our own* monotonic clock.
@@ -318,11 +338,12 @@ class _Attempt:
         self.beaten = beaten  #: monotonic; when the last sign of life that the store took was sent
         self.fenced = False
         self.stop = Stop()
-        self.output: str | None = None
+        self.output: tuple[str, str] | None = None  #: where its notebook lies, and the SHA-256 of that
         self.lost = False  #: it is no longer ours
         self.handed_back = False
         self._store = store
         self._unsaved: list[Event] = []
+        self._stored = 0  # events that came before those
 
     def record(self, events: Sequence[Event]) -> None:
         """Keep the events; those a silent store did not take go with the next ones."""
@@ -334,7 +355,10 @@ class _Attempt:
 
     def flush(self) -> None:
         if self._unsaved or self.output:
-            self._store.record(self.run.id, self.run.attempt, self._unsaved, output=self.output)
+            output, digest = self.output or (None, None)
+            told = self.run.id, self.run.attempt, self._unsaved
+            self._store.record(*told, after=self._stored, output=output, digest=digest)
+            self._stored += len(self._unsaved)
             self._unsaved = []
 
     def cancel(self) -> None:

@@ -17,7 +17,7 @@ from huey.api import Huey
 from huey.consumer import Consumer, Scheduler
 from huey.consumer import Worker as Listener
 
-from flowkit.errors import Unavailable
+from flowkit.errors import StoreGone, Unavailable
 from flowkit.model import Worker, now
 from flowkit.worker.broker import POLL, UNHEARD, Broker, Dropped
 from flowkit.worker.dispatch import Dispatcher
@@ -50,6 +50,9 @@ def serve(dispatcher: Dispatcher, broker: Broker, *, concurrency: int, grace: fl
 
     The first signal claims no more and waits up to *grace* seconds for the runs under way; a second one, or the end
     of the grace, stops their kernels and hands them back to other workers.
+
+    Raises:
+        StoreGone: kernels were stopped, and nobody told; there is nobody.
     """
     bell = _Bell()
     huey = broker.listen(dispatcher.worker.queues, dispatcher.look)
@@ -61,6 +64,8 @@ def serve(dispatcher: Dispatcher, broker: Broker, *, concurrency: int, grace: fl
     consumer.run()
     dispatcher.hand_back()
     dispatcher.wait(STOPPING)
+    if dispatcher.gone is not None:
+        raise dispatcher.gone
     dispatcher.leave()
 
 
@@ -69,6 +74,8 @@ def _pulse(dispatcher: Dispatcher) -> None:
     while not dispatcher.left.wait(1.0):
         try:
             dispatcher.pulse()
+        except StoreGone as error:
+            dispatcher.abandon(error)
         except Unavailable as error:
             log.warning("%s", error)
         except Exception:  # without a pulse, every run of this worker would be taken from it
@@ -144,6 +151,10 @@ class _Sweeper(Scheduler):
         began = monotonic()
         try:
             self._sweep(began)
+        except StoreGone as error:
+            self.dispatcher.abandon(error)
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.stop_flag.wait(STOPPING)
         except Unavailable as error:
             log.warning("%s", error)
         except Exception:

@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("started", INSTANT),
         sa.Column("finished", INSTANT),
         sa.Column("output", sa.Text),
+        sa.Column("digest", sa.Text),
         sa.Column("series", NAME, sa.ForeignKey("series.id", name="runs_series")),
         sa.Column("name", sa.Text),
         sa.Column("place", sa.Integer),
