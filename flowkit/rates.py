@@ -10,7 +10,7 @@ from flowkit.errors import UsageError
 
 _UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
-_FORM = re.compile(r"\s*(\d+)\s*/\s*(\d+)?\s*([a-z]+?)\s*", re.IGNORECASE)
+_FORM = r"\s*(\d+)\s*/\s*(\d+)?\s*([a-zA-Z]+?)\s*"  # compiled when it is needed: every kernel loads this
 
 #: Each of so many is remembered until its time is over.
 MOST = 100_000
@@ -24,7 +24,7 @@ class Rate:
     @classmethod
     def parse(cls, text: str) -> Rate:
         """``30/minute``, ``5/s`` or ``100/10 minutes``."""
-        found = _FORM.fullmatch(text) if isinstance(text, str) else None
+        found = re.fullmatch(_FORM, text) if isinstance(text, str) else None
         unit = found and _unit(found[3].lower())
         if not found or not unit:
             raise UsageError(f"{text!r} is no rate; write it as 30/minute, 5/second or 100/10m")

@@ -220,7 +220,7 @@ class Page {
     const closed = this.closed ?? [];
     this.shut.hidden = !closed.length;
     write(this.shut, closed.map(([name, until, error]) => {
-      const how = until > this.now() ? `is closed until ${clock(until)}` : "was closed, and the next call tries it";
+      const how = until > this.now() ? `is closed until ${timeOfDay(until)}` : "was closed, and the next call tries it";
       return `The limit ${name} ${how}; the last failure: ${error}.`;
     }).join(" "));
   }

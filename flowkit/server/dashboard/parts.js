@@ -14,7 +14,7 @@ function fillNode(row, node, { from, to, now }) {
   }
   write(name.firstChild, node.name);
   name.firstChild.title = node.name;
-  write(name.lastChild, node.error || node.note || (node.waits ? `waits for ${node.waits[0]} until ${clock(node.waits[1])}` : ""));
+  write(name.lastChild, node.error || node.note || (node.waits ? `waits for ${node.waits[0]} until ${timeOfDay(node.waits[1])}` : ""));
   const bar = lane.firstChild;
   bar.className = `bar ${node.state}`;
   const begin = node.started ?? to;
@@ -25,7 +25,7 @@ function fillNode(row, node, { from, to, now }) {
   write(took, duration(node, now));
 }
 
-function clock(seconds) {
+function timeOfDay(seconds) {
   return new Date(seconds * 1000).toTimeString().slice(0, 8);
 }
 
