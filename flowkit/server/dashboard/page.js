@@ -138,7 +138,7 @@ class Page {
     this.workers = h("div", { class: "figures" });
     this.problem = h("p", { class: "line bad", role: "alert", hidden: true });
     this.unserved = h("p", { class: "line warn", role: "status", hidden: true });
-    this.shut = h("p", { class: "line warn", role: "status", hidden: true });
+    this.shut = h("p", { class: "line", role: "status", hidden: true });
     this.choice = h("select", { "aria-label": "Deployment", onchange: () =>
       this.filter({ deployment: this.choice.value || null }) });
     this.place = h("span", { class: "place" });
@@ -219,6 +219,7 @@ class Page {
   drawShut() {
     const closed = this.closed ?? [];
     this.shut.hidden = !closed.length;
+    this.shut.classList.toggle("warn", closed.length > 0);
     write(this.shut, closed.map(([name, until, error]) => {
       const how = until > this.now() ? `is closed until ${timeOfDay(until)}` : "was closed, and the next call tries it";
       return `The limit ${name} ${how}; the last failure: ${error}.`;
