@@ -115,6 +115,7 @@ def test_a_saved_notebook_shows_the_last_picture_without_its_kernel_and_in_the_d
     notebook, go = opened
     ground = page.locator(".fk-card").first.evaluate("card => getComputedStyle(card).backgroundColor")
     assert max(map(int, re.findall(r"\d+", ground))) < 60, f"a card of the dark theme is {ground}"
+    expect(page.locator(".flowkit")).to_have_css("color-scheme", "dark")  # so its states have their dark colours too
     picture = page.locator("[data-mime-type='image/svg+xml']")
     expect(picture).to_be_hidden()
 

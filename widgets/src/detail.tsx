@@ -46,14 +46,15 @@ export function Detail({ store, node, close, go }: { store: Store; node: number;
             {one.ports.map((port) => {
               const input = found?.inputs?.find((other) => other.name === port.name);
               const from = port.source ?? port.name;
+              const short = input?.preview.kind === "text" && input.preview.text.length <= 40 ? input.preview.text : undefined;
               return (
                 <div class="fk-input" style={colour(port.type)}>
                   <p>
                     <i class={`fk-dot ${hue(port.type) === null ? "any" : ""}`} /><b>{port.name}</b> <span class="fk-type">{port.type}</span>
                     {port.kind === "edge" ? <button type="button" class="fk-link" onClick={() => go(from)}>{from}</button>
-                      : port.value !== undefined && <code>{port.value}</code>}
+                      : (short ?? port.value) !== undefined && <code title={port.value === undefined ? undefined : `default: ${port.value}`}>{short ?? port.value}</code>}
                   </p>
-                  {input && <Shown preview={input.preview} brief />}
+                  {input && (short === undefined || port.kind === "edge") && <Shown preview={input.preview} brief />}
                 </div>
               );
             })}

@@ -192,6 +192,11 @@ function Sheet({ store, root, scene, open, choose, unfold, handle }: SheetProps)
   return <div ref={box} class="fk-sheet">{size && <Drawn {...{ store, root, scene, open, choose, unfold, handle, size }} />}</div>;
 }
 
+/** What is left of the sheet beside the detail. */
+function besides([width, height]: [number, number], open: boolean): [number, number] {
+  return [open && width > 760 ? width - 352 : width, height];
+}
+
 function fitted(scene: Scene, [width, height]: [number, number]): View {
   const zoom = Math.max(0.02, Math.min(1, (width - 2 * MARGIN) / Math.max(scene.width, 1), (height - 2 * MARGIN) / Math.max(scene.height, 1)));
   return { zoom, x: (width - scene.width * zoom) / 2, y: (height - scene.height * zoom) / 2 };
@@ -202,7 +207,8 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, size }: Sheet
   const flow = useRef<ReactFlowInstance<FlowNode, FlowEdge> | null>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const map = useRef<HTMLCanvasElement>(null);
-  const view = useRef<View>(fitted(scene, size));
+  const room = besides(size, open >= 0);
+  const view = useRef<View>(fitted(scene, room));
   const moved = useRef(false); // the reader has a view of his own, which a new size does not take away
   const [mounted, setMounted] = useState<number[]>([]);
   const wanted = useRef(-1); // card to be focused once it is mounted
@@ -246,9 +252,9 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, size }: Sheet
   }, [paint, settle]);
 
   useEffect(() => { // a new sheet, or another size of the window on it
-    if (!moved.current) place(fitted(scene, size));
+    if (!moved.current) place(fitted(scene, room));
     else { paint(); settle(0); }
-  }, [scene, size[0], size[1]]);
+  }, [scene, room[0], room[1]]);
   useEffect(() => store.listen("status", paint), [store, paint]);
   useEffect(paint, [chosen]);
   useEffect(() => {
@@ -278,7 +284,7 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, size }: Sheet
   }, [mounted, focus]);
 
   handle.current = {
-    fit: () => { moved.current = false; place(fitted(scene, size), true); },
+    fit: () => { moved.current = false; place(fitted(scene, room), true); },
     zoom: (by) => {
       moved.current = true;
       const zoom = Math.min(2, Math.max(0.02, view.current.zoom * by));
@@ -291,8 +297,8 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, size }: Sheet
       if (!card) return;
       moved.current = true;
       const zoom = Math.max(view.current.zoom, 0.7);
-      const room = size[0] > 760 ? size[0] - 360 : size[0]; // beside the detail
-      place({ zoom, x: room / 2 - (card.x + card.width / 2) * zoom, y: size[1] / 2 - (card.y + card.height / 2) * zoom }, true);
+      const beside = besides(size, true)[0];
+      place({ zoom, x: beside / 2 - (card.x + card.width / 2) * zoom, y: size[1] / 2 - (card.y + card.height / 2) * zoom }, true);
     },
     focus,
   };

@@ -12,9 +12,9 @@ export function render({ model, el }: { model: Model; el: HTMLElement }): () => 
   const root = document.createElement("div");
   root.className = "flowkit";
   el.append(style, root);
-  const end = follow(root);
+  let back = () => undefined as unknown;
+  const end = follow(root, () => (back = hideStill(el)));
   draw(h(GraphView, { store, root }), root);
-  const back = hideStill(el);
   return () => {
     end();
     back();
@@ -25,8 +25,8 @@ export function render({ model, el }: { model: Model; el: HTMLElement }): () => 
   };
 }
 
-/** Dark or light as the surroundings are, now and when they change. */
-function follow(root: HTMLElement): () => void {
+/** Dark or light as the surroundings are, once there are any, and when they change. */
+function follow(root: HTMLElement, attached: () => void): () => void {
   const look = () => {
     const dark = isDark(root);
     const seen = `${dark} ${getComputedStyle(root).getPropertyValue("--fk-ground")}`;
@@ -43,12 +43,21 @@ function follow(root: HTMLElement): () => void {
     later = window.setTimeout(look, 250); // a theme's style sheet may arrive after its name
   };
   look();
+  // A notebook calls us before it puts the element into the page, where alone it has colours and neighbours.
+  const arrival = new ResizeObserver(() => {
+    if (!root.isConnected) return;
+    arrival.disconnect();
+    attached();
+    look();
+  });
+  arrival.observe(root);
   const observer = new MutationObserver(changed);
   for (const element of [document.documentElement, document.body]) observer.observe(element, { attributes: true });
   const system = matchMedia("(prefers-color-scheme: dark)");
   system.addEventListener("change", changed);
   return () => {
     observer.disconnect();
+    arrival.disconnect();
     system.removeEventListener("change", changed);
     clearTimeout(later);
   };
