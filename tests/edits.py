@@ -17,6 +17,9 @@ def scaled(x):
 def step(x):
     return x + 1
 
+def far(x):
+    return x - 1
+
 def unrelated(x):
     return x
 """
@@ -48,6 +51,15 @@ class Model:
     def fit(self, x):
         return x * 5
 
+class Scale:
+    def __init__(self, by):
+        self.by = by
+
+    def times(self, x):
+        return x * self.by
+
+scale = Scale(3).times
+
 def maker(size):
     def made(x):
         return x + size
@@ -73,7 +85,7 @@ def node(x: int, extra: int = 1) -> int:
         found = 0
     import local_module as late
     return (found + twice(x) + OFFSET + scaled(x) + local_module.RATE + shift(x) + Model().fit(x) + enlarged(x)
-            + half(x) + sum(TABLE) + extra + late.step(x) * 1)
+            + half(x) + scale(x) + local_module.far(x) + sum(TABLE) + extra + late.step(x) * 1)
 ''',
 )
 
@@ -99,6 +111,7 @@ EDITS = (
     Edit("a function that a closure was made by", "return x + size", "return x - size", True),
     Edit("a lambda", "x + 100", "x + 101", True),
     Edit("a method of a class", "return x * 5", "return x * 6", True),
+    Edit("the object of a bound method", "Scale(3)", "Scale(4)", True),
     Edit("what a partial has bound", "times=4", "times=5", True),
     Edit("the node's decorator", "**kwargs) + 0", "**kwargs) + 1", True),
     Edit("the node's own code", "+ extra", "- extra", True),
@@ -121,6 +134,7 @@ EDITS = (
 
 #: Needs a node that uses of the module only what it names: see ``late`` above.
 EDITS_WITHOUT_LATE = (
+    Edit("a function used by its module", "def far(x):\n    return x - 1", "def far(x):\n    return x - 2", True),
     Edit("a local function nobody calls", "def unrelated(x):\n    return x", "def unrelated(x):\n    return -x", False),
 )
 

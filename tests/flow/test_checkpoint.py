@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import tempfile
 import threading
 import warnings
@@ -275,7 +276,7 @@ def test_a_result_that_cannot_be_kept_says_so_once_and_is_computed_again(attempt
     assert ran == ["lock", "after", "lock"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "gone", "poisoned"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "replaced", "gone", "poisoned"])
 def test_a_damaged_result_is_found_out_said_and_computed_again(attempts: Attempts, damage: str, ran: Ran) -> None:
 
     def flow() -> fk.Flow:
@@ -291,6 +292,8 @@ def test_a_damaged_result_is_found_out_said_and_computed_again(attempts: Attempt
         facts = attempts.shelf.facts(file.name.rsplit(".", 2)[0])
         assert facts is not None
         attempts.shelf.keep(file.name.rsplit(".", 2)[0], lambda f: f.write(b"no pickle") and facts)
+    elif damage == "replaced":  # by another result that loads
+        file.write_bytes(pickle.dumps((3, 4)))
     elif damage == "gone":
         file.unlink()
     else:
