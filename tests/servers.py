@@ -303,8 +303,9 @@ def _following(master: RedisServer) -> tuple[str, ...]:
 class PostgresServer(Server):
     name = "postgres"
 
-    def __init__(self, binaries: Path | None = None) -> None:
-        """*binaries*: the folder with ``postgres`` and ``initdb``."""
+    def __init__(self, binaries: Path | None = None, *, durable: bool = False) -> None:
+        """*binaries*: the folder with ``postgres`` and ``initdb``. *durable*: a commit is on the disk."""
+        self.durable = durable
         self.binaries = binaries or find_postgres()
         super().__init__()
         self.data = self.folder / "data"
@@ -324,8 +325,8 @@ class PostgresServer(Server):
 
     def command(self) -> list[str]:
         # No disk flush: the tests crash processes, never the machine.
-        settings = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "127.0.0.1"}
-        settings |= {"unix_socket_directories": "", "max_connections": "200"}
+        settings = {} if self.durable else {"fsync": "off", "full_page_writes": "off"}
+        settings |= {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(self.binaries / "postgres"), "-D", str(self.data), "-p", str(self.port), *options]
 

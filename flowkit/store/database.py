@@ -37,6 +37,9 @@ POSTGRES = {
     "options": "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=10000",
 }
 
+#: Seconds after which an idle connection is asked whether its server is still there.
+FRESH = 0.05
+
 #: Seconds without a word from PostgreSQL after which a statement is given up. The server's own limit is reached before,
 #: unless it hangs: a stopped process keeps its connections open, and no TCP timeout notices.
 SILENCE = 7.0
@@ -53,6 +56,9 @@ class Database:
         self._engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgres_engine(url)
         self._file: tuple[int, int] | None = None  # which one an SQLite database is, once it is open
         self._writer = self._engine.execution_options(flowkit_writes=True)
+        # PostgreSQL shows each statement its own moment anyhow: without BEGIN and COMMIT it is asked once, not thrice.
+        alone = {} if url.get_backend_name() == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
+        self._reader = self._engine.execution_options(**alone)
         # SQLite lets a writer that waits sleep ever longer while others pass by; our own threads need not do that.
         self._turn = threading.Lock() if url.get_backend_name() == "sqlite" else nullcontext()
         self.insert = sqlite.insert if url.get_backend_name() == "sqlite" else postgresql.insert
@@ -103,7 +109,7 @@ class Database:
     def reading(self) -> Iterator[sa.Connection]:
         """A transaction that only reads: on SQLite it sees one moment, and waits for nobody."""
         self._check_file()
-        with self._translated(), self._engine.begin() as connection:
+        with self._translated(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
@@ -213,10 +219,21 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
 
 def _postgres_engine(url: sa.URL) -> sa.Engine:
-    # pre_ping: a server that has been restarted costs no caller an error.
-    engine = sa.create_engine(
-        url, connect_args=POSTGRES, pool_size=8, max_overflow=24, pool_timeout=3.0, pool_pre_ping=True
-    )
+    engine = sa.create_engine(url, connect_args=POSTGRES, pool_size=8, max_overflow=24, pool_timeout=3.0)
+
+    @sa.event.listens_for(engine, "checkin")
+    def rest(_: object, record: Any) -> None:
+        record.info["since"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def ping(connection: Any, record: Any, _: object) -> None:
+        # A server that has been restarted costs no caller an error. Not at each use, as the pool itself would: a worker
+        # that is busy would ask as often whether the server is there as for anything else.
+        if time.monotonic() - record.info.get("since", time.monotonic()) > FRESH:
+            try:
+                engine.dialect.do_ping(connection)
+            except psycopg.Error as error:
+                raise sa.exc.InvalidatePoolError from error
 
     @sa.event.listens_for(engine, "do_connect")
     def connect(_: object, __: object, args: list[Any], options: dict[str, Any]) -> psycopg.Connection[Any]:

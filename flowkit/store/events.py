@@ -36,14 +36,14 @@ class Events(Database):
             digest: SHA-256 of the notebook.
         """
         ours = runs.c.id == run, runs.c.attempt == attempt, runs.c.state == State.RUNNING.value
+        # The row's lock keeps a second writer of the same attempt from taking the same number.
+        held: sa.Executable = sa.select(runs.c.id).where(*ours).with_for_update(key_share=True)
+        if output is not None:
+            held = sa.update(runs).where(*ours).values(output=output, digest=digest).returning(runs.c.id)
         with self.writing() as connection:
-            # The row's lock keeps a second writer of the same attempt from taking the same number.
-            if connection.execute(sa.select(runs.c.id).where(*ours).with_for_update(key_share=True)).first() is None:
+            if connection.execute(held).first() is None:
                 return False
-            if output is not None:
-                connection.execute(sa.update(runs).where(runs.c.id == run).values(output=output, digest=digest))
-            if what:
-                _append(connection, run, attempt, what, after)
+            append_events(connection, run, attempt, what, after)
             return True
 
     def events(
@@ -70,7 +70,10 @@ class Events(Database):
         return position, [Event.from_json(pairs) for row in rows for pairs in json.loads(row.chunk)]
 
 
-def _append(connection: sa.Connection, run: str, attempt: int, what: Sequence[Event], after: int | None) -> None:
+def append_events(connection: sa.Connection, run: str, attempt: int, what: Sequence[Event], after: int | None) -> None:
+    """While the run's row is held; as ``record`` does."""
+    if not what:
+        return
     last = sa.select(sa.func.max(events.c.seq)).where(events.c.run == run, events.c.attempt == attempt)
     seq = connection.execute(last).scalar() or 0
     rows = []

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from flowkit.errors import Conflict, NotFound, UsageError
+from flowkit.events import Event
 from flowkit.model import Cause, Ending, Policy, Run, State, sources
 from flowkit.store.database import Database
+from flowkit.store.events import append_events
 from flowkit.store.limits import Shut, find_shut, hold_limits, take
 from flowkit.store.schema import runs, snapshots
 from flowkit.store.series import pass_on, places
@@ -135,8 +137,21 @@ class Runs(Database):
         with self.writing() as connection:
             return connection.execute(ours).rowcount == 1
 
-    def finish(self, run: str, attempt: int, ending: Ending, *, now: datetime) -> Run | None:
+    def finish(
+        self,
+        run: str,
+        attempt: int,
+        ending: Ending,
+        *,
+        now: datetime,
+        what: Sequence[Event] = (),
+        after: int | None = None,
+        output: str | None = None,
+        digest: str | None = None,
+    ) -> Run | None:
         """End the attempt, when nothing of its kernel lives any more. None: it is no longer ours.
+
+        Its last words, as those of ``record``, are stored with its ending or not at all.
 
         A failed attempt is retried unless it was the last one or could not begin (cause ``setup``); the first retry
         waits the policy's backoff, each further one twice as long. A run that somebody has cancelled meanwhile is
@@ -144,22 +159,30 @@ class Runs(Database):
         """
         if not ending.state.final:
             raise ValueError(f"an attempt does not end {ending.state}")
+        last = {} if output is None else {"output": output, "digest": digest}
         with self.writing() as connection:
+            if ending.state is State.SUCCEEDED:  # nearly always: one statement
+                moved = _move(State.SUCCEEDED).where(~runs.c.cancelling)
+                moved = moved.values(cause=None, error=None, finished=now, **last)
+                row = connection.execute(_mine(moved, run, attempt).returning(runs)).first()
+                if row is not None:
+                    append_events(connection, run, attempt, what, after)
+                    return _ended(connection, row)
             found = _run(connection.execute(_mine(sa.select(runs), run, attempt).with_for_update()).first())
             if found is None:
                 return None
+            append_events(connection, run, attempt, what, after)
             values: dict[str, Any] = {"cause": ending.cause, "error": ending.error}
             if found.cancelling:
                 moved = _move(State.CANCELLED).values(finished=now)
             elif ending.state is State.CANCELLED:
                 raise ValueError(f"nobody has cancelled run {run}; it can be released")
-            elif ending.state is State.SUCCEEDED:
-                moved = _move(State.SUCCEEDED).values(cause=None, error=None, finished=now)
             elif found.attempt < found.last_attempt and ending.cause is not Cause.SETUP:
                 moved = _move(State.PENDING).values(**values, available=now + _retry_wait(found))
             else:
                 moved = _move(State.FAILED).values(**values, finished=now)
-            return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first())
+            ended = _mine(moved.values(**last), run, attempt).returning(runs)
+            return _ended(connection, connection.execute(ended).first())
 
     def release(self, run: str, attempt: int, *, now: datetime) -> Run | None:
         """Hand the run back, to be claimed at once: its worker stops. The attempt uses up none of its retries.

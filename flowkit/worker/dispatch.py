@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic, sleep
@@ -41,6 +42,9 @@ FENCE = 2 / 3
 
 #: Seconds between two looks for results in the cache that nobody may take any more.
 EXPIRE = 3600.0
+
+#: Notebooks of runs that a worker keeps at hand.
+SNAPSHOTS = 8
 
 #: How long it is known which firings did not run.
 SKIPS_KEPT = timedelta(days=90)
@@ -86,6 +90,7 @@ class Dispatcher:
         self.gone: StoreGone | None = None  #: there is nothing left to work for
         self.left = threading.Event()  #: the worker is gone; nothing beats any more
         self._store = store
+        self._snapshot = lru_cache(maxsize=SNAPSHOTS)(store.snapshot)  # which never change
         self._artifacts = artifacts
         self._results = Results(artifacts, limit=keep)
         self._expired = clock.monotonic()
@@ -163,7 +168,7 @@ class Dispatcher:
             folder.mkdir(parents=True, exist_ok=True)
             self._results.order(folder)
             order = Order(
-                notebook=self._store.snapshot(run.snapshot),
+                notebook=self._snapshot(run.snapshot),
                 parameters=run.parameters,
                 current=CurrentRun.of(run),
                 kernel=run.policy.kernel,
@@ -196,15 +201,25 @@ class Dispatcher:
         until = self._clock.monotonic() + PERSIST
         while not attempt.lost:
             try:
-                attempt.flush()
                 # An attempt that ended by itself while the worker was stopping has its ending.
                 if attempt.handed_back and ending.state is State.CANCELLED:
+                    attempt.flush()
                     after = self._store.release(run.id, run.attempt, now=self._clock.now())
                     if after is not None:
                         how = "handed back" if after.state is State.PENDING else after.state
                         log.info("run %s of %s: %s", run.id[:8], run.label, how)
                     return
-                after = self._store.finish(run.id, run.attempt, ending, now=self._clock.now())
+                output, digest = attempt.output or (None, None)
+                after = self._store.finish(
+                    run.id,
+                    run.attempt,
+                    ending,
+                    now=self._clock.now(),
+                    what=attempt.unsaved,
+                    after=attempt.stored,
+                    output=output,
+                    digest=digest,
+                )
                 if after is not None:
                     self._results.ended(after)
                     log.info("run %s of %s: %s", run.id[:8], run.label, _how(after, ending))
@@ -338,28 +353,29 @@ class _Attempt:
         self.beaten = beaten  #: monotonic; when the last sign of life that the store took was sent
         self.fenced = False
         self.stop = Stop()
-        self.output: tuple[str, str] | None = None  #: where its notebook lies, and the SHA-256 of that
+        #: where its notebook lies, and the SHA-256 of that, if the store does not know yet
+        self.output: tuple[str, str] | None = None
         self.lost = False  #: it is no longer ours
         self.handed_back = False
+        self.unsaved: list[Event] = []
         self._store = store
-        self._unsaved: list[Event] = []
-        self._stored = 0  # events that came before those
+        self.stored = 0  #: events that came before the unsaved
 
     def record(self, events: Sequence[Event]) -> None:
         """Keep the events; those a silent store did not take go with the next ones."""
-        self._unsaved.extend(events)
+        self.unsaved.extend(events)
         try:
             self.flush()
         except Unavailable as error:
-            log.warning("run %s: %d events wait: %s", self.run.id[:8], len(self._unsaved), error)
+            log.warning("run %s: %d events wait: %s", self.run.id[:8], len(self.unsaved), error)
 
     def flush(self) -> None:
-        if self._unsaved or self.output:
+        if self.unsaved or self.output:
             output, digest = self.output or (None, None)
-            told = self.run.id, self.run.attempt, self._unsaved
-            self._store.record(*told, after=self._stored, output=output, digest=digest)
-            self._stored += len(self._unsaved)
-            self._unsaved = []
+            told = self.run.id, self.run.attempt, self.unsaved
+            self._store.record(*told, after=self.stored, output=output, digest=digest)
+            self.stored += len(self.unsaved)
+            self.unsaved, self.output = [], None
 
     def cancel(self) -> None:
         self.stop.set("cancelled")
