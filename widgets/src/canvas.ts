@@ -87,10 +87,10 @@ export function draw(canvas: HTMLCanvasElement, scene: Scene, store: Store, view
 }
 
 function edges(pen: CanvasRenderingContext2D, scene: Scene, zoom: number, colours: Paints, [left, top, right, bottom]: number[]): void {
-  const crowded = scene.links.length > 3_000;
+  const crowded = scene.links.length > 600;
   pen.strokeStyle = colours.edge;
   pen.lineWidth = Math.max(1.4, 0.6 / zoom);
-  pen.globalAlpha = crowded && zoom < 0.25 ? 0.35 : 0.9;
+  pen.globalAlpha = crowded && zoom < 0.5 ? 0.35 : 0.9;
   pen.beginPath();
   const line = { move: pen.moveTo.bind(pen), line: pen.lineTo.bind(pen), bend: zoom < 0.12
     ? (_a: number, _b: number, _c: number, _d: number, x: number, y: number) => pen.lineTo(x, y)

@@ -198,7 +198,10 @@ function besides([width, height]: [number, number], open: boolean): [number, num
 }
 
 function fitted(scene: Scene, [width, height]: [number, number]): View {
-  const zoom = Math.max(0.02, Math.min(1, (width - 2 * MARGIN) / Math.max(scene.width, 1), (height - 2 * MARGIN) / Math.max(scene.height, 1)));
+  const across = (width - 2 * MARGIN) / Math.max(scene.width, 1);
+  const down = (height - 2 * MARGIN) / Math.max(scene.height, 1);
+  // All of it, but not as a thread: of one long column or row the middle is shown, and the small map has the rest.
+  const zoom = Math.max(0.02, Math.min(1, Math.max(Math.min(across, down), Math.min(0.35, Math.max(across, down) * 0.3))));
   return { zoom, x: (width - scene.width * zoom) / 2, y: (height - scene.height * zoom) / 2 };
 }
 
