@@ -50,7 +50,7 @@ def fill(store: Store, count: int) -> None:
         numbers = (
             "WITH RECURSIVE n(i) AS (SELECT :low UNION ALL SELECT i + 1 FROM n WHERE i < :high) " if sqlite else ""
         )
-        source = "n" if sqlite else "generate_series(:low, :high) AS n(i)"
+        source = "n" if sqlite else "generate_series(CAST(:low AS int), CAST(:high AS int)) AS n(i)"
         made = {"id": "'x' || n.i", "key": "'x' || n.i"}
         made["created"] = (
             "datetime(created, '+' || n.i || ' minutes')" if sqlite else "created + n.i * interval '1 minute'"
