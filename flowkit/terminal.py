@@ -107,20 +107,19 @@ def deployments_table(deployments: Iterable[Deployment], when: dict[str, str]) -
 
 
 def nodes_table(nodes: Iterable[NodeRun]) -> Table:
-    table = Table("node", "state", "started", ">duration", below="error")
+    nodes = list(nodes)
+    reused = any(node.reused for node in nodes)
+    table = Table("node", "state", "started", ">duration", *(["reused from"] if reused else []), below="error")
     for node in nodes:
         table.add(
             node.name,
             state(node.state),
             local(node.started),
             duration(node.started, node.finished),
-            below=node.error or _reused(node) or for_limit(node),
+            *([Text(node.reused or "", style="dim")] if reused else []),
+            below=node.error or for_limit(node),
         )
     return table
-
-
-def _reused(node: NodeRun) -> str:
-    return f"reused from {node.reused}" if node.reused else ""
 
 
 def for_limit(node: NodeRun) -> str | None:
@@ -414,7 +413,7 @@ class Following:
         if node.error:
             line.append(f"  {node.error}", style="red" if node.state is State.FAILED else "dim")
         elif node.reused:
-            line.append(f"  {_reused(node)}", style="dim")
+            line.append(f"  reused from {node.reused}", style="dim")
         self._console.print(line)
 
 
