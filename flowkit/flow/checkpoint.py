@@ -125,8 +125,9 @@ class Keeping:
         # Before anything runs: what a node names or is given, another node may change.
         for name, value in values.items():
             self._given[name] = self._identified(f"parameter {name!r}", identity.of_value, value)
+        tables: identity.Tables = {}
         for wired in self._graph.order:
-            self._code(wired)
+            self._code(wired, tables)
         if place is not None:
             try:
                 if place.attempt != 1:
@@ -332,11 +333,13 @@ class Keeping:
         known = [part for part in parts if part is not None]
         return identity.of_parts(*known) if len(known) == len(parts) else None
 
-    def _code(self, wired: Wired) -> str | None:
+    def _code(self, wired: Wired, tables: identity.Tables | None = None) -> str | None:
         """Of the function with its constants, and with the conversions of its inputs."""
         key = id(wired.call) if not wired.fixed else id(wired)
         if key not in self._codes:
-            self._codes[key] = self._identified(wired.node.name, identity.of_code, (wired.call, wired.fixed))
+            self._codes[key] = self._identified(
+                wired.node.name, lambda thing: identity.of_code(thing, tables), (wired.call, wired.fixed)
+            )
         return self._codes[key]
 
     def _identified(self, what: str, digest: Callable[[Any], str], thing: Any, *, quiet: bool = False) -> str | None:

@@ -49,9 +49,18 @@ class Unidentified(Exception):
     """There is no telling whether this will be the same next time; the message says what and why."""
 
 
-def of_code(function: Callable[..., Any]) -> str:
-    """The digest of a callable and of everything it names, recursively."""
-    return _digest(function)
+#: id of a table -> its digest and the table itself, which is so kept alive.
+Tables = dict[int, tuple[str, Any]]
+
+
+def of_code(function: Callable[..., Any], tables: Tables | None = None) -> str:
+    """The digest of a callable and of everything it names, recursively.
+
+    Args:
+        tables: remembers the digests of arrays and frames, for as long as nobody can change them: many nodes may name
+            the same one.
+    """
+    return _digest(function, tables)
 
 
 def of_value(value: Any) -> str:
@@ -68,8 +77,8 @@ def of_parts(*parts: str) -> str:
     return found.hexdigest()
 
 
-def _digest(thing: Any) -> str:
-    walk = _Walk()
+def _digest(thing: Any, tables: Tables | None = None) -> str:
+    walk = _Walk(tables=tables)
     try:
         walk.take(thing)
     except RecursionError:
@@ -81,11 +90,12 @@ class _Walk:
     """One pass over an object and what it refers to. Each function, class and mutable object is told once; where it
     turns up again, by its number."""
 
-    def __init__(self, budget: list[int] | None = None) -> None:
+    def __init__(self, budget: list[int] | None = None, tables: Tables | None = None) -> None:
         self._hash = hashlib.sha256()
         self._numbers: dict[object, int] = {}
         self._alive: list[Any] = []  # what was made on the way: its id must not be given to another
         self._budget = budget or [MOST]
+        self._tables: Tables = {} if tables is None else tables
 
     def digest(self) -> str:
         return self._hash.hexdigest()
@@ -269,7 +279,19 @@ class _Walk:
     # -- values -------------------------------------------------------------------------------------------------------
 
     def _table(self, thing: Any, kind: type) -> bool:
-        """Arrays and frames, by their buffers. Their libraries are there if one of their values is."""
+        """Arrays and frames, each told apart from where it stands. False: it is none."""
+        if kind.__module__.partition(".")[0] not in ("numpy", "pandas", "polars", "pyarrow"):
+            return False
+        if id(thing) not in self._tables:
+            walk = _Walk(self._budget)
+            if not walk._content(thing, kind):
+                return False
+            self._tables[id(thing)] = walk.digest(), thing
+        self._tell("table", self._tables[id(thing)][0])
+        return True
+
+    def _content(self, thing: Any, kind: type) -> bool:
+        """By their buffers. Their libraries are there if one of their values is."""
         top = kind.__module__.partition(".")[0]
         if top == "numpy" and kind.__name__ == "ndarray":
             self._array(thing)

@@ -138,6 +138,19 @@ def test_tables_are_told_apart_by_their_content() -> None:
     assert identity.of_value(np.arange(4)) != identity.of_value(np.arange(4).astype("int32"))
 
 
+def test_a_frame_that_many_nodes_name_is_read_once_and_a_change_of_it_later_is_seen() -> None:
+    names = notebook(["def node(): return frame.sum()\ndef other(): return frame.mean()"])
+    names["frame"] = pd.DataFrame({"a": [1, 2]})
+    tables: identity.Tables = {}
+    alone = identity.of_code(names["node"])
+
+    assert identity.of_code(names["node"], tables) == alone
+    assert list(tables) == [id(names["frame"])]
+    assert identity.of_code(names["other"], tables) == identity.of_code(names["other"])
+    names["frame"].loc[0, "a"] = 3
+    assert identity.of_code(names["node"]) != alone
+
+
 def test_a_lock_says_why_it_has_no_digest() -> None:
     with pytest.raises(Unidentified, match=r"it depends on a lock, which cannot be compared"):
         identity.of_value({"guard": threading.Lock()})
