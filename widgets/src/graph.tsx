@@ -1,6 +1,7 @@
 // The sheet: React Flow for pointing, panning and mounting cards; a canvas behind it when there are too many of them.
 import { BaseEdge, ReactFlow, type Edge as FlowEdge, type Node as FlowNode, Position, type ReactFlowInstance, type Viewport } from "@xyflow/react";
 import { memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
+import { flushSync } from "react-dom";
 import { portY } from "./card";
 import { draw, drawMap, mapPlace, paints, type Paints, type View } from "./canvas";
 import { Detail } from "./detail";
@@ -68,7 +69,7 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
   const press = (event: KeyboardEvent) => {
     if ((event.target as HTMLElement).closest("input, textarea, .fk-detail pre, .fk-table") && event.key !== "Escape") return;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "/") setSearching(true);
+    if (event.key === "/") flushSync(() => setSearching(true)); // at once: what is typed next is meant for it
     else if (event.key === "+" || event.key === "=") sheet.current?.zoom(1.25);
     else if (event.key === "-") sheet.current?.zoom(0.8);
     else if (event.key === "0") sheet.current?.fit();

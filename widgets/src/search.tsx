@@ -1,5 +1,6 @@
 // The list of all nodes, to be searched and walked: the way to a node for whoever does not see or point.
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
+import { flushSync } from "react-dom";
 import type { Store } from "./model";
 import { Icon, Mark, useStore } from "./parts";
 import { count } from "./words";
@@ -12,7 +13,7 @@ export function Search({ store, go, close }: { store: Store; go: (node: number) 
   const input = useRef<HTMLInputElement>(null);
   const list = useRef<HTMLUListElement>(null);
   useStore(store, "status", "graph");
-  useEffect(() => input.current?.focus(), []);
+  useLayoutEffect(() => input.current?.focus(), []);
   const found = useMemo(() => find(store, wanted), [store.graph, store.version, wanted]);
   const shown = found.slice(0, MOST);
   const here = Math.min(at, shown.length - 1);
@@ -32,7 +33,7 @@ export function Search({ store, go, close }: { store: Store; go: (node: number) 
         <Icon name="search" />
         <input ref={input} type="text" placeholder="Find a node, or a state" value={wanted} aria-label="Find a node" role="combobox" aria-expanded="true"
           aria-controls="fk-found" aria-activedescendant={shown.length ? `fk-found-${here}` : undefined} spellcheck={false}
-          onInput={(event) => { setWanted((event.target as HTMLInputElement).value); setAt(0); }} onKeyDown={press} />
+          onInput={(event) => flushSync(() => { setWanted((event.target as HTMLInputElement).value); setAt(0); })} onKeyDown={press} />
       </label>
       <ul ref={list} id="fk-found" role="listbox" aria-label="Nodes">
         {shown.map((node, place) => (
