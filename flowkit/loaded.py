@@ -34,11 +34,14 @@ class Loaded:
         self._shelf = Shelf(artifacts, kept_path(run.id))
         self._kept: dict[str, str] = {}  # node or item -> under which name its result is kept
         self._flows: dict[str, str] = {}  # node -> its flow
+        self._done: set[str] = set()  # nodes that have succeeded in some attempt
         for events in attempts:
             nodes = [node for node in fold(events, ended=True) if node.flow]
             self.nodes = self.nodes or nodes
             for node in nodes:
                 self._flows.setdefault(node.name, node.flow)
+                if node.state is State.SUCCEEDED:
+                    self._done.add(node.name)
                 if node.kept:
                     self._kept.setdefault(node.name, node.kept)
         self._plans: dict[str, Mapping[str, Any]] = {}
@@ -64,18 +67,21 @@ class Loaded:
         return found
 
     def inputs(self, node: str) -> dict[str, Any]:
-        """What a node was given, or would have been: parameter -> value. Of a mapped one the whole list."""
+        """What a node was given, or would have been: parameter -> value. Of a mapped one the whole list.
+
+        What was not kept, such as the result of a node with ``checkpoint=False``, is left out.
+        """
         flow = self._flows.get(node)
         if flow is None:
             raise NotFound(f"no node of run {self.run.id[:8]} is called {node!r}{did_you_mean(node, self._flows)}")
         plan = self._plan(flow)
         wired = plan["nodes"][node]
         parameters = plan["parameters"]
-        given = {
-            name: parameters[source] if source in parameters else self[source]
-            for name, source in wired["inputs"].items()
-        }
-        return {**wired["constants"], **given}
+        given = dict(wired["constants"])
+        for name, source in wired["inputs"].items():
+            with suppress(NotFound):
+                given[name] = parameters[source] if source in parameters else self[source]
+        return given
 
     def resume(self) -> None:
         """From now on, a flow of this notebook takes what the run has kept, as another attempt of it would, and
@@ -85,19 +91,19 @@ class Loaded:
     def __repr__(self) -> str:
         there = ", ".join(self._finished()) or "none"
         how = f"{self.run.state}" + (f" in {self.failed!r}" if self.failed else "")
-        return f"run {self.run.id[:8]} of {self.run.label}, {how}: {self.run.error or ''}\nresults: {there}"
+        why = f": {self.run.error}" if self.run.error else ""
+        return f"run {self.run.id[:8]} of {self.run.label}, {how}{why}\nresults: {there}"
 
     def _finished(self) -> Iterator[str]:
-        mapped = {name.partition("[")[0] for name in self._kept if "[" in name}
-        done = {node.name for node in self.nodes if node.state is State.SUCCEEDED}
-        yield from (name for name in self._flows if "[" not in name and (name in self._kept or name in mapped & done))
+        mapped = {name.partition("[")[0] for name in self._kept if "[" in name} & self._done
+        yield from (name for name in self._flows if "[" not in name and (name in self._kept or name in mapped))
 
     def _load(self, name: str) -> Any:
         kept = self._kept.get(name)
         if kept is not None:
             return self._read(kept, name)
         items = [key for key in self._kept if key.startswith(f"{name}[")]
-        if items:
+        if items and name in self._done:
             count = 1 + max(int(key[len(name) + 1 : -1]) for key in items)
             return [self[f"{name}[{index}]"] for index in range(count)]
         for flow in dict.fromkeys(self._flows.values()):

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import pytest
 
 import flowkit as fk
 from flowkit.artifacts import Artifacts
+from flowkit.errors import NotFound
 from flowkit.events import LOG, Event, fold
 from flowkit.flow import checkpoint
 from flowkit.flow.current import FILE
-from flowkit.model import CurrentRun
+from flowkit.loaded import Loaded
+from flowkit.model import CurrentRun, Deployment, Run, State, now
 from flowkit.shelf import KEEP, Shelf, kept_path
 
 
@@ -413,6 +416,38 @@ def test_forgetting_a_node_forgets_its_items_too_and_no_other(attempts: Attempts
 
     assert attempts.shelf.forget(["planes", "report"]) == 3
     assert {stem.partition(".")[0] for stem in attempts.shelf.stems()} == {"-flow", "flights", "late"}
+
+
+def test_an_opened_run_has_what_finished_and_its_flow_goes_on_from_there(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch, ran: Ran
+) -> None:
+    log = attempts.begin(1)
+    with pytest.raises(fk.NodeFailed):
+        authored(ran).run(day=30, plane=[1, 2, 3])
+    monkeypatch.delenv("FLOWKIT_RUN_FOLDER")
+    events = [Event.from_json(line) for line in log.read_text().splitlines()]
+    deployment = Deployment(name="d", notebook="n.ipynb", snapshot="s")
+    run = replace(Run.of(deployment, now=now()), id="r1", attempt=1, state=State.FAILED)
+
+    opened = Loaded(run, [events], Artifacts(attempts.url))
+
+    assert opened.failed == "planes"
+    assert list(opened.results()) == ["flights", "late"]
+    assert opened["planes[1]"] == 4
+    with pytest.raises(NotFound, match="has kept no result of 'planes'"):  # two of three items are not it
+        opened["planes"]
+    assert list(opened.inputs("report")) == ["late"]
+    assert opened.inputs("planes") == {"plane": [1, 2, 3]}
+    with pytest.raises(NotFound, match=r"'laet'; did you mean 'late'\?"):
+        opened["laet"]
+    ran.clear()
+    opened.resume()
+    try:
+        with pytest.raises(fk.NodeFailed):
+            authored(ran).run(day=30, plane=[1, 2, 3])
+    finally:
+        monkeypatch.setattr(checkpoint, "_resumed", None)
+    assert ran == ["planes 3"]
 
 
 # -- the cache -------------------------------------------------------------------------------------------------------
