@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,29 +11,34 @@ import sqlalchemy as sa
 from flowkit.errors import NotFound, did_you_mean
 from flowkit.model import Backfill, Run, State
 from flowkit.store.database import Database
-from flowkit.store.runs import cancel_runs, insert_runs, retry_run, to_run
+from flowkit.store.runs import cancel_runs, insert_runs, keep_on, retry_run, to_run
 from flowkit.store.schema import runs, series
 from flowkit.store.series import hold, last_place, pass_on
 
 
 class Backfills(Database):
     def backfill(
-        self, wanted: Backfill, new: Sequence[Run], *, again: Iterable[State], only_again: bool, now: datetime
+        self, wanted: Backfill, new: Sequence[Run], *, again: Collection[State], only_again: bool, now: datetime
     ) -> Backfill:
         """Have these runs in the backfill, in this order; those whose keys are known are not stored again.
 
         Args:
             wanted: its concurrency holds from now on, also for the runs that wait.
-            again: in which states known ones of these runs are run again.
+            again: in which states known ones of these runs are run again. With the cancelled ones come those that
+                are being cancelled, and go on.
             only_again: none of the others.
         """
         row = {"id": wanted.id, "deployment": wanted.deployment, "parameter": wanted.parameter, "created": now}
         begun = self.insert(series).values(row | {"width": wanted.concurrency})
         changed = begun.on_conflict_do_update(index_elements=["id"], set_={"width": wanted.concurrency})
         with self.writing() as connection:
+            keys = [run.key for run in new]
+            if State.CANCELLED in again:  # before the series is held, for whose turn those that end may wait
+                for some in _in_statements(keys):
+                    connection.execute(keep_on(runs.c.key.in_(some)))
             connection.execute(changed)
             hold(connection, wanted.id)
-            known = {row.key: row for row in _known(connection, [run.key for run in new])}
+            known = {row.key: row for row in _known(connection, keys)}
             added = []
             for place, run in enumerate(new, last_place(connection, wanted.id) + 1):
                 found = known.get(run.key)
@@ -84,8 +89,12 @@ KEYS = 500
 
 
 def _known(connection: sa.Connection, keys: Sequence[str]) -> Iterator[sa.Row[Any]]:
-    for start in range(0, len(keys), KEYS):
-        yield from connection.execute(sa.select(runs).where(runs.c.key.in_(keys[start : start + KEYS])))
+    for some in _in_statements(keys):
+        yield from connection.execute(sa.select(runs).where(runs.c.key.in_(some)))
+
+
+def _in_statements(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + KEYS] for start in range(0, len(keys), KEYS))
 
 
 def _to_backfill(row: sa.Row[Any], counts: dict[State, int]) -> Backfill:

@@ -155,7 +155,7 @@ class Runs(Database):
 
         A failed attempt is retried unless it was the last one or could not begin (cause ``setup``); the first retry
         waits the policy's backoff, each further one twice as long. A run that somebody has cancelled meanwhile is
-        cancelled, however the attempt ended.
+        cancelled, however the attempt ended; one whose cancel was taken back waits again.
         """
         if not ending.state.final:
             raise ValueError(f"an attempt does not end {ending.state}")
@@ -175,8 +175,10 @@ class Runs(Database):
             values: dict[str, Any] = {"cause": ending.cause, "error": ending.error}
             if found.cancelling:
                 moved = _move(State.CANCELLED).values(finished=now)
-            elif ending.state is State.CANCELLED:
-                raise ValueError(f"nobody has cancelled run {run}; it can be released")
+            elif ending.state is State.CANCELLED:  # which somebody has taken back meanwhile
+                moved = _move(State.PENDING).values(last_attempt=runs.c.last_attempt + 1)
+            elif ending.state is State.SUCCEEDED:  # that too, between these two statements
+                moved = _move(State.SUCCEEDED).values(cause=None, error=None, finished=now)
             elif found.attempt < found.last_attempt and ending.cause is not Cause.SETUP:
                 moved = _move(State.PENDING).values(**values, available=now + _retry_wait(found))
             else:
@@ -415,6 +417,12 @@ def retry_run(run: Run) -> sa.Update:
     again = _move(State.PENDING, but_from=State.RUNNING).where(runs.c.id == run.id)
     attempts = runs.c.attempt + 1 + run.policy.retries
     return again.values(last_attempt=attempts, crashes=0, finished=None, available=None)
+
+
+def keep_on(which: sa.ColumnElement[bool]) -> sa.Update:
+    """Take back the cancel of runs under way. One whose kernel was told to end already is run again."""
+    cancelling = runs.c.state == State.RUNNING.value, runs.c.cancelling
+    return sa.update(runs).where(which, *cancelling).values(cancelling=False)
 
 
 def keep_snapshot(database: Database, connection: sa.Connection, digest: str, notebook: str) -> None:

@@ -173,6 +173,25 @@ def test_it_is_cancelled_as_one_and_taken_up_again(store: Store) -> None:
     assert drained(store) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("noticed", [True, False])
+def test_what_is_still_being_cancelled_is_taken_up_again(store: Store, noticed: bool) -> None:
+    """*noticed*: its worker has told the kernel to end before the cancel was taken back."""
+    backfill(store, [7])
+    under_way = claim(store)
+    assert under_way is not None
+    store.cancel_backfill(ID, now=T0)
+
+    assert backfill(store, [7]).counts == {State.RUNNING: 1}
+
+    assert not store.run(under_way.id).cancelling
+    ended = store.finish(under_way.id, 1, Ending(State.CANCELLED if noticed else State.SUCCEEDED), now=T0)
+    assert ended is not None
+    if noticed:
+        assert (ended.state, ended.last_attempt - ended.attempt) == (State.PENDING, 1)
+        assert drained(store) == [7]
+    assert store.backfills(ID)[0].counts == {State.SUCCEEDED: 1}
+
+
 def test_an_unknown_backfill_is_named_with_its_nearest(store: Store) -> None:
     backfill(store)
     with pytest.raises(NotFound, match="no backfill 'flights:dya'; did you mean 'flights:day'"):
