@@ -21,7 +21,7 @@ from flowkit.artifacts import Artifacts, notebook_path
 from flowkit.errors import ScheduleError, StoreGone, Unavailable
 from flowkit.events import Event
 from flowkit.model import Cause, CurrentRun, Deployment, Ending, Plan, Run, State, Worker, now
-from flowkit.store import Store
+from flowkit.store import MAX_CRASHES, Store
 from flowkit.worker import cron
 from flowkit.worker.executed import mark_crashed
 from flowkit.worker.kernel import Order, Stop, run_notebook
@@ -98,6 +98,8 @@ class Dispatcher:
         self._lease = lease
         self._folder = folder
         self._mine: dict[tuple[str, int], _Attempt] = {}
+        self._executing: list[_Attempt] = []
+        self._beginning = threading.Lock()
         self._watched: dict[str, _Beat] = {}
         self._run_order = execute
         self._clock = clock
@@ -136,7 +138,7 @@ class Dispatcher:
     def look(self) -> None:
         """Claim and execute until nothing is to be had."""
         try:
-            while not self.stopping.is_set():
+            while not (self.stopping.is_set() or self._suspects()):
                 asked = self._clock.monotonic()
                 run = self._store.claim(self.worker.queues, self.worker.id, now=self._clock.now())
                 if run is None:
@@ -150,9 +152,31 @@ class Dispatcher:
         attempt = self._mine[run.id, run.attempt] = _Attempt(run, self._store, beaten=claimed)
         log.info("run %s of %s: attempt %d began", run.id[:8], run.label, run.attempt)
         try:
+            self._await_turn(attempt)
             self._settle(run, attempt, self._run_notebook(run, attempt))
         finally:
-            del self._mine[run.id, run.attempt]
+            with self._beginning:
+                del self._mine[run.id, run.attempt]
+                if attempt in self._executing:
+                    self._executing.remove(attempt)
+
+    def _suspects(self) -> bool:
+        """Whether one of ours may be what kills workers: then there is nothing else to be claimed."""
+        return any(attempt.suspect for attempt in list(self._mine.values()))
+
+    def _await_turn(self, attempt: _Attempt) -> None:
+        """Until nothing else is executed here, if the run would fail should its worker be lost once more.
+
+        Of all that is lost with a worker only one may be why. Those beside it would be lost with it each time.
+        """
+        if attempt.suspect and len(self._mine) > 1:
+            log.info("run %s of %s: waits to be alone here", attempt.run.id[:8], attempt.run.label)
+        while attempt.stop.reason is None:
+            with self._beginning:
+                if not self._executing or not (attempt.suspect or self._executing[0].suspect):
+                    self._executing.append(attempt)
+                    return
+            self._clock.sleep(0.2)
 
     def _run_notebook(self, run: Run, attempt: _Attempt) -> Ending:
         path = notebook_path(run.id, run.attempt)
@@ -350,6 +374,7 @@ class _Attempt:
 
     def __init__(self, run: Run, store: Store, *, beaten: float) -> None:
         self.run = run
+        self.suspect = run.crashes >= MAX_CRASHES - 1  #: it may be what its worker died of each time
         self.beaten = beaten  #: monotonic; when the last sign of life that the store took was sent
         self.fenced = False
         self.stop = Stop()

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from flowkit.artifacts import Artifacts
 from flowkit.errors import Unavailable
 from flowkit.model import Cause, Ending, State
 from flowkit.store import Store
 from flowkit.store.runs import Beat
+from flowkit.store.schema import runs
 from flowkit.testing import FakeKernel
 from flowkit.worker.dispatch import Clock, Dispatcher
 from flowkit.worker.kernel import Order, Stop
@@ -186,3 +188,55 @@ def test_a_worker_that_was_forgotten_enrols_again(store: Store, dispatcher: Disp
 
 def _unreachable(*_: object) -> None:
     raise Unavailable("the store does not answer")
+
+
+def test_a_run_that_was_lost_with_its_worker_twice_is_executed_alone(store: Store, tmp_path: Path) -> None:
+    """Else a poison run takes those beside it along, three times, and they fail as it does."""
+    suspect = given.submitted(store)
+    for attempt in (1, 2):
+        assert store.claim(["default"], "w0", now=given.at(60 * attempt)) is not None
+        assert store.rescue(suspect.id, attempt, 0, now=given.at(60 * attempt)) is not None
+    others = [given.submitted(store) for _ in range(4)]
+    executing: list[str] = []
+    together: list[set[str]] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def execute(order: Order, **_: Any) -> Ending:
+        executing.append(order.current.id)
+        together.append(set(executing))
+        begun.set()
+        go_on.wait(30)
+        executing.remove(order.current.id)
+        return Ending(State.SUCCEEDED)
+
+    dispatcher = Dispatcher(
+        store,
+        Artifacts(str(tmp_path / "artifacts")),
+        worker=identity(["default"], 3, at=T0),
+        ring=lambda run: None,
+        lease=LEASE,
+        folder=tmp_path / "work",
+        execute=execute,
+        clock=Clock(now=lambda: given.at(hours)),
+    )
+    hours = 0.0  # the suspect waits, and the others come first
+    first = looking(dispatcher, under_way=1)
+    assert begun.wait(30)
+    hours = 9999.0
+    with store.writing() as connection:
+        connection.execute(sa.update(runs).where(runs.c.id == suspect.id).values(priority=1))
+    second = looking(dispatcher, under_way=2)
+    third = threading.Thread(target=dispatcher.look, daemon=True)
+    third.start()
+    third.join(10)
+    assert not third.is_alive(), "nothing else is claimed beside a suspect"
+    assert executing != [suspect.id]
+    assert len(executing) == 1
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    dispatcher.look()
+
+    assert {suspect.id} in together
+    assert [some for some in together if suspect.id in some] == [{suspect.id}]
+    assert {store.run(run.id).state for run in (suspect, *others)} == {State.SUCCEEDED}
