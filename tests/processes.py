@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -15,6 +16,15 @@ from typing import Any, TypeVar
 FLOWKIT = [sys.executable, "-m", "flowkit"]
 
 Answer = TypeVar("Answer")
+
+#: To be had before a fork: the child of a process with threads may not load anything.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def with_parent() -> None:
+    """As a ``preexec_fn``: the process is killed when the thread that started it is gone, however that went. Linux."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def flowkit(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -34,7 +44,9 @@ def answer(*arguments: object) -> Any:
 def worker(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A worker; stopped in order at the end, unless the test has ended it before."""
     command = [*FLOWKIT, "worker", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, preexec_fn=with_parent
+    )
     try:
         yield process
     except BaseException:

@@ -54,6 +54,8 @@ class Server:
 
     def __init__(self) -> None:
         self.port = _free_port()
+        self.addresses = ["127.0.0.1"]  #: where it listens
+        self.networks: list[str] = []  #: from where others than this machine may come
         self.folder = _temporary_folder()
         self.owner: str | None = None  #: whom the server runs as; None: as ourselves
         self._process: subprocess.Popen[bytes] | None = None
@@ -178,7 +180,8 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
-        places = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        places = ["--port", str(self.port), "--bind", *self.addresses, "--dir", str(self.folder)]
+        places += ["--protected-mode", "no"] if self.networks else []
         return [str(self.binary), *places, "--save", "", "--appendonly", "no", *self.options]
 
     def ping(self) -> None:
@@ -322,11 +325,17 @@ class PostgresServer(Server):
             self.binaries = _within_reach(self.binaries, self.folder)
         options = ("-U", "flowkit", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync")
         self.run(self.binaries / "initdb", "-D", self.data, *options)
+        with (self.data / "pg_hba.conf").open("a") as trusted:
+            trusted.writelines(f"host all all {network} trust\n" for network in self.networks)
 
     def command(self) -> list[str]:
         # No disk flush: the tests crash processes, never the machine.
         settings = {} if self.durable else {"fsync": "off", "full_page_writes": "off"}
-        settings |= {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
+        settings |= {
+            "listen_addresses": ",".join(self.addresses),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+        }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(self.binaries / "postgres"), "-D", str(self.data), "-p", str(self.port), *options]
 

@@ -102,16 +102,13 @@ def test_a_worker_whose_sqlite_file_is_gone_stops_its_kernels_and_ends(
             assert other.store.runs() == []
 
 
-def test_a_database_that_hangs_is_given_up_and_used_again_when_it_goes_on(
-    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "SILENCE", 1.0)
+def test_a_database_that_hangs_is_given_up_and_used_again_when_it_goes_on(postgres: PostgresServer) -> None:
     with Store.open(postgres.url) as store:
         with hanging(postgres):
             began = time.monotonic()
-            with pytest.raises(Unavailable, match=r"no answer within 1 s|connection timeout"):
+            with pytest.raises(Unavailable, match=r"connection timeout|no answer within 6 s"):
                 store.beats()
             waited = time.monotonic() - began
         store.beats()
 
-    assert waited < 6  # and 3 s for another connection
+    assert waited < database.SILENCE + 2, "2 s for a busy machine"

@@ -42,7 +42,11 @@ FRESH = 0.05
 
 #: Seconds without a word from PostgreSQL after which a statement is given up. The server's own limit is reached before,
 #: unless it hangs: a stopped process keeps its connections open, and no TCP timeout notices.
-SILENCE = 7.0
+SILENCE = 6.0
+
+#: The same for the question whether a connection from the pool still lives. Short, as it may be followed by the timeout
+#: of a new connection, and nobody is to wait for more than six seconds in all.
+PING = 2.0
 
 #: SQLite's codes for a wrong statement or wrong data; with any other it is the file that cannot be used.
 SQLITE_OUR_FAULT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
@@ -225,19 +229,21 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
     def rest(_: object, record: Any) -> None:
         record.info["since"] = time.monotonic()
 
-    @sa.event.listens_for(engine, "checkout")
-    def ping(connection: Any, record: Any, _: object) -> None:
-        # A server that has been restarted costs no caller an error. Not at each use, as the pool itself would: a worker
-        # that is busy would ask as often whether the server is there as for anything else.
-        if time.monotonic() - record.info.get("since", time.monotonic()) > FRESH:
-            try:
-                engine.dialect.do_ping(connection)
-            except psycopg.Error as error:
-                raise sa.exc.InvalidatePoolError from error
-
     @sa.event.listens_for(engine, "do_connect")
     def connect(_: object, __: object, args: list[Any], options: dict[str, Any]) -> psycopg.Connection[Any]:
         return _Connection.connect(*args, **options)
+
+    @sa.event.listens_for(engine, "checkout")
+    def ping(connection: _Connection, record: Any, _: object) -> None:
+        # A server that has been restarted costs no caller an error. Not at each use, as the pool itself would: a worker
+        # that is busy would ask as often whether the server is there as for anything else. Nor for as long.
+        if time.monotonic() - record.info.get("since", time.monotonic()) > FRESH:
+            connection.patience = PING
+            try:
+                engine.dialect.do_ping(connection)  # type: ignore[arg-type]
+            except psycopg.Error as error:
+                raise sa.exc.InvalidatePoolError from error
+            connection.patience = SILENCE
 
     return engine
 
@@ -247,6 +253,8 @@ Answer = TypeVar("Answer")
 
 class _Connection(psycopg.Connection[Any]):
     """A connection that does not wait for ever for a server that has stopped."""
+
+    patience = SILENCE  #: seconds
 
     def wait(self, gen: Generator[Any, int, Answer], *args: Any, **options: Any) -> Answer:
         return super().wait(self._heard(gen), *args, **options)
@@ -260,9 +268,9 @@ class _Connection(psycopg.Connection[Any]):
                 ready = yield wanted
                 if ready:
                     heard = time.monotonic()
-                elif time.monotonic() - heard > SILENCE:
+                elif time.monotonic() - heard > self.patience:
                     self.pgconn.finish()  # an answer that comes later is nobody's
-                    raise psycopg.OperationalError(f"no answer within {SILENCE:g} s")
+                    raise psycopg.OperationalError(f"no answer within {self.patience:g} s")
                 wanted = gen.send(ready)
         except StopIteration as ended:
             return cast(Answer, ended.value)
