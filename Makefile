@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # What the graph's bundle is made from: a change installs again, and the build hook builds it.
-FRONT := hatch_build.py widgets/package-lock.json widgets/build.mjs $(wildcard widgets/src/*)
+FRONT := hatch_build.py widgets/package-lock.json widgets/build.mjs $(wildcard widgets/src/* widgets/src/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test front lint types format docs lock bench soak clean

@@ -92,9 +92,9 @@ OWNERS = {
     "jupyter_scheduler": ("jupyter.scheduler",),
     "pandas": ("server",),
     "fsspec": ("artifacts",),
-    "anywidget": ("flow.view",),
-    "traitlets": ("flow.view",),
-    "IPython": ("flow.view",),
+    "anywidget": ("flow.widget",),
+    "traitlets": ("flow.widget",),
+    "IPython": ("flow.widget",),
     "rich": ("terminal",),
     "click": ("cli", "jupyter.magics"),
 }
@@ -103,7 +103,7 @@ OWNERS = {
 LATE = {
     "artifacts": ("fsspec",),
     "flow.formats": ("pyarrow", "polars", "numpy", "cloudpickle"),
-    "flow.view": ("anywidget", "traitlets", "IPython"),
+    "flow.widget": ("anywidget", "traitlets", "IPython"),
 }
 
 #: rooms that every kernel loads: the standard library only.

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 BUNDLE = "flowkit/flow/static/graph.js"
+EXTENSION = "share/jupyter/labextensions/flowkit"
 
 
 def build(source: Path, target: Path, what: str, **settings: str) -> Path:
@@ -54,8 +56,10 @@ def test_the_sdist_carries_the_bundle_and_makes_a_wheel_without_node(tmp_path: P
 
     with zipfile.ZipFile(wheel) as archive:
         bundle = archive.read(BUNDLE)
+        extension = json.loads(archive.read(f"flowkit-{version('flowkit')}.data/data/{EXTENSION}/package.json"))
     assert bundle == (ROOT / BUNDLE).read_bytes()
     assert len(bundle) < 300_000
+    assert extension["jupyterlab"]["_build"]["load"] == "static/remoteEntry.js"
     assert not hook(there).due()
 
 

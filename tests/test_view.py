@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -82,6 +83,24 @@ def test_it_is_drawn_and_told_in_text(store):
     headline, *rows = bundle["text/plain"].splitlines()
     assert headline == f"flights.ipynb · run {run.id[:8]}: failed in 8 s"
     assert " ".join(rows[-1].split()) == "report failed cut off: its kernel or worker stopped here"
+
+
+def test_a_browser_is_told_what_changed_at_each_instant(store):
+    story = fk.view(recorded(store, EVENTS).id).story()
+
+    assert [node["name"] for node in story["graph"]["nodes"]] == ["flights", "late", "report"]
+    assert story["state"] == "failed"
+    changes = [(round(at - START), *what) for at, *what in story["changes"]]
+    assert changes[:5] == [
+        (1, 0, 1, 1, None),
+        (1, 1, 1, 1, None),
+        (1, 2, 1, 1, None),
+        (2, 0, 2, 1, None),
+        (4, 0, 3, 1, None),
+    ]
+    assert changes[5:7] == [(5, 1, -1, 0, 1), (6, 1, -1, 1, 1)], "items of a mapped node"
+    assert changes[-1] == (9, 2, 4, 1, "cut off: its kernel or worker stopped here")
+    assert json.loads(json.dumps(story)) == story
 
 
 def test_what_a_flow_recorded_is_what_its_outcome_says(store):

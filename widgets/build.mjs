@@ -1,5 +1,14 @@
 // Bundles src/widget.tsx, with its styles inside, into the one file that is shipped.
+import { readFile } from "node:fs/promises";
 import * as esbuild from "esbuild";
+
+const styles = {
+  name: "styles",
+  setup: (build) => build.onLoad({ filter: /\.css$/ }, async ({ path }) => {
+    const { code } = await esbuild.transform(await readFile(path, "utf8"), { loader: "css", minify: true });
+    return { contents: code, loader: "text" };
+  }),
+};
 
 const options = {
   entryPoints: ["src/widget.tsx"],
@@ -10,8 +19,8 @@ const options = {
   target: "es2022",
   jsx: "automatic",
   jsxImportSource: "preact",
-  loader: { ".css": "text" },
-  alias: { react: "preact/compat", "react-dom": "preact/compat" },
+  plugins: [styles],
+  alias: { react: "preact/compat", "react-dom": "preact/compat", "d3-transition": "./src/d3.ts", "d3-color": "./src/d3.ts" },
   define: { "process.env.NODE_ENV": '"production"' },
   legalComments: "none",
   logLevel: "warning",

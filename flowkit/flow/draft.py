@@ -11,7 +11,7 @@
             "top": null                          taken off: neither fed by name nor by anything else
         },
         "options": {"outputs": ["a", "b"], "map": ["x"], "retries": 2, "delay": 1.0, "timeout": null,
-                    "checkpoint": true, "cache": 86400},
+                    "checkpoint": true, "cache": 86400, "limit": "crm-api"},
         "position": [0, 0]           for the editor alone
     }]}
 
@@ -253,6 +253,8 @@ def _shape(document: Any) -> None:
                 _must(texts, f"{at}.options.{key}", "a list of names")
             elif key == "checkpoint":
                 _must(isinstance(value, bool), f"{at}.options.{key}", "true or false")
+            elif key == "limit":
+                _must(value is None or isinstance(value, str), f"{at}.options.{key}", "the name of a limit")
             elif not (value is None and key in ("timeout", "cache")):
                 number = isinstance(value, int | float) and not isinstance(value, bool)
                 _must(number, f"{at}.options.{key}", "a number")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowkit.errors import FlowCancelled, GraphError, NodeFailed, UsageError, did_you_mean
-from flowkit.flow import code, draw, node, ports, rerun, runner
+from flowkit.flow import code, draw, node, ports, rerun, runner, widget
 from flowkit.flow.checkpoint import keeping
 from flowkit.flow.graph import Graph
 from flowkit.flow.limits import Gate
@@ -38,7 +38,7 @@ class Flow:
         self.outcome: Outcome | None = None
         self._nodes: dict[str, Node] = {}
         self._graph: tuple[int, Graph] | None = None
-        self._view: View | None = None  #: once it has been shown live
+        self._view = View.of_code(self)  #: once it has been shown live
 
     @overload
     def node(self, function: Function, /) -> Function: ...
@@ -310,7 +310,7 @@ class Flow:
 
     def _ipython_display_(self) -> None:
         # IPython takes what is below instead, where no front-end can hold a live graph: a terminal, a worker's run.
-        if self._view is None and not View.possible():
+        if self._view is None and not widget.possible():
             raise NotImplementedError
         self._view = self._view or View(self)
         self._view.display()

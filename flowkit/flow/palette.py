@@ -68,6 +68,20 @@ class Palette:
         broken = {"key": "", "doc": "", "ports": [], "outputs": []}
         return found + [{**broken, "name": name, "module": name, "problem": why} for name, why in self._broken.items()]
 
+    def made(self) -> list[dict[str, Any]]:
+        """What the flow's nodes are made of, as in ``catalog``, by the keys their draft has; named outputs as well."""
+        found = []
+        for name, one in self._nodes.items():
+            whole = _as_offered(one) or one
+            entry = _entry(f"{NODE}:{name}", "", whole)
+            known = {port["name"] for port in entry["ports"]}
+            more = {"type": "", "required": False, "default": None, "form": {"kind": "json"}}  # of its **parameters
+            given = [*(port.name for port in one.ports), *one.constants]
+            entry["ports"] += [{"name": port, **more} for port in given if port not in known]
+            entry["outputs"] += [_output(part, kind) for part, kind in one.produced().items() if part != name]
+            found.append({**entry, "name": getattr(one.function, "__name__", name)})
+        return found
+
     def fits(self) -> dict[str, dict[str, str]]:
         """given type -> wanted type -> why it does not fit. Pairs that fit are left out.
 
@@ -180,9 +194,13 @@ def _entry(key: str, module: str, made: Node) -> dict[str, Any]:
             }
             for port in made.ports
         ],
-        "outputs": [{"name": name, "type": label(kind)} for name, kind in made.produced().items()],
+        "outputs": [_output(name, kind) for name, kind in made.produced().items()],
         "problem": "",
     }
+
+
+def _output(name: str, kind: Any) -> dict[str, str]:
+    return {"name": name, "type": label(kind), "listed": label(ports.listed(kind))}
 
 
 def _short(value: Any) -> str:

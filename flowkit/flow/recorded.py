@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from flowkit import scene
 from flowkit.events import Event, fold
-from flowkit.flow import draw
+from flowkit.flow import draw, widget
 from flowkit.flow.graph import Graph
 from flowkit.flow.node import Node, Port
 from flowkit.flow.outcome import rows, seconds
@@ -62,6 +63,59 @@ class Recorded:
         chosen = next(iter(self.graphs), "") if flow is None else flow
         runs = {node.name: node for node in self.at(instant) if node.flow == chosen}
         return draw.drawn(f"{chosen or self.run.label} · {self._called}", self._graph(chosen), runs)
+
+    def story(self) -> dict[str, Any]:
+        """For a browser that moves through it: the ``graph`` of all flows, the ``instants``, and the ``changes``.
+
+        A change is ``[at, place of the node, code of its state, attempt, error]``; of a mapped node's items ``[at,
+        place, -1, how many have ended, how many there are]``.
+        """
+        declared = scene.declared(self.events)
+        if declared is None:
+            cells = self.graphs.get("", {})
+            declared = scene.bare(self.run.label, cells), [("", name) for name in cells]
+        graph, nodes = declared
+        place = {node: at for at, node in enumerate(nodes)}
+        codes = [0] * len(nodes)
+        changes: list[list[Any]] = []
+        items: dict[int, dict[str, bool]] = {}  # place -> item -> whether it has ended
+
+        def change(at: float, node: int, code: int, attempt: int, error: str | None) -> None:
+            codes[node] = code
+            changes.append([at, node, code, attempt, error and error[: scene.SHOWN]])
+
+        for event in self.events:
+            name = f"cell {event.name}" if event.kind == "cell" else event.name
+            owner = (event.flow, name.partition("[")[0])
+            if event.kind == "flow":
+                for node in event.data["nodes"] if (event.flow, "") not in place else ():
+                    change(event.at, place[event.flow, node], scene.CODES[State.PENDING], 1, None)
+            elif owner in place and event.state is not None and name == owner[1]:
+                change(event.at, place[owner], scene.CODES[event.state], event.attempt, event.error)
+            elif owner in place and event.state is not None:
+                known = items.setdefault(place[owner], {})
+                known[name] = event.state.final
+                changes.append([event.at, place[owner], -1, sum(known.values()), len(known)])
+        for at, (node, code) in enumerate(zip(nodes, scene.status(nodes, self.nodes), strict=True)):
+            if code != codes[at]:  # it was cut off
+                found = next((one for one in self.nodes if (one.flow, one.name) == node), None)
+                change(self.instants[-1], at, code, 1, found.error if found else None)
+        state = self.run.state if self.attempt == self.run.attempt else State.FAILED
+        return {
+            "graph": graph | {"flow": f"{graph['flow']} · {self._called}"},
+            "instants": self.instants,
+            "changes": changes,
+            "state": state.value if self.ended else State.RUNNING.value,
+        }
+
+    def _ipython_display_(self) -> None:
+        if not self.graphs or not widget.possible():
+            raise NotImplementedError
+        shown = widget.make("view")
+        story = self.story()
+        shown.graph = story.pop("graph")
+        shown.story = story
+        widget.show(shown, self.svg(), repr(self))
 
     def _graph(self, flow: str) -> Graph:
         mapped = {event.name.partition("[")[0] for event in self.events if event.flow == flow and "[" in event.name}

@@ -10,6 +10,7 @@ from flowkit.flow import ports
 from flowkit.flow.graph import Graph
 from flowkit.flow.node import REQUIRED, Node, Port
 from flowkit.flow.outcome import Outcome
+from flowkit.flow.rerun import same_work
 from flowkit.model import State, epoch
 from flowkit.scene import CODES, SHOWN, WAITING
 
@@ -95,7 +96,8 @@ class Account:
             else {
                 wired.node.name
                 for wired in graph.nodes
-                if wired.node.name not in outcome.states or outcome.origin(wired.node.name).node is not wired.node
+                if wired.node.name not in outcome.states
+                or not same_work(outcome.origin(wired.node.name).node, wired.node)
             }
         )
         self._watched: frozenset[str] | None = None

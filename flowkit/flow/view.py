@@ -9,16 +9,14 @@ Its callbacks come in whichever thread, so they set flags, or answer from a thre
 from __future__ import annotations
 
 import contextvars
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flowkit.flow import detail, sheet
-from flowkit.flow.current import current_run
+from flowkit.errors import FlowCancelled, FlowkitError, NodeFailed
+from flowkit.flow import detail, editor, sheet, widget
 from flowkit.flow.graph import Graph
-from flowkit.flow.outcome import Outcome
-from flowkit.scene import BUNDLE
+from flowkit.flow.outcome import Outcome, explain
 
 if TYPE_CHECKING:
     from flowkit.flow.flow import Flow
@@ -28,15 +26,8 @@ EVERY = 0.1
 #: Nodes up to which the times of all are told; of more, only of those the browser says it shows.
 ALL = 200
 
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-
-# JupyterLab shows a widget whose kernel is gone as an error, and prefers it to any picture in the same output. So the
-# picture is an output of its own, and this one, between the two, hides whichever of them is of no use.
-_EITHER = """<style>
-.jp-OutputArea-child:has(.flowkit-either) { display: none }
-.jp-OutputArea-child:has(.flowkit-either) + .jp-OutputArea-child:not(:has(.flowkit)) { display: none }
-.jp-OutputArea-child:has(+ * .flowkit-either):has(+ * + .jp-OutputArea-child .flowkit) { display: none }
-</style><span class="flowkit-either"></span>"""
+#: flow's name -> the view whose editor has written its code last: it shows the flow that this code makes.
+_written: dict[str, View] = {}
 
 
 class View:
@@ -44,28 +35,33 @@ class View:
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._widget = _make()
+        self._widget = widget.make("build")
         self._widget.observe(self._heard, "outbox")
+        if kernel := widget.kernel():
+            kernel.shell.events.register("post_run_cell", self._after_cell)
         self._widget.observe(self._looked, "visible")
         self._lock = threading.Lock()  # the run's thread and the one that displays both tell
         self._shown: Graph | None = None
+        self._stale: tuple[Graph, Outcome, list[int]] | None = None
         self._cancel: Callable[[], None] = lambda: None
-        self._picture = f"flowkit-{self._widget.model_id}"
-
-    @staticmethod
-    def possible() -> bool:
-        """Whether a kernel of a person's notebook shows this; a worker's run has nobody to look."""
-        return _kernel() is not None and BUNDLE.exists() and current_run() is None
+        self._again = threading.Lock()  # held while a run that the browser asked for is under way
+        self._cell = contextvars.copy_context()  # what such a run prints stands where the graph does
 
     def display(self) -> None:
         """Below the cell: the picture, for where nothing is alive, and the live graph."""
         flow = self._flow
+        self._cell = contextvars.copy_context()
         self._tell(flow.graph, flow.outcome)
-        plain = {"text/plain": repr(flow)}
-        _publish({"image/svg+xml": flow.svg(), **plain}, self._picture)
-        _publish({"text/html": _EITHER, "text/plain": ""})
-        view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
-        _publish({_WIDGET: view, **plain})
+        widget.show(self._widget, flow.svg(), repr(flow))
+
+    @staticmethod
+    def of_code(flow: Flow) -> View | None:
+        """The view of another flow, now this one's, in whose editor the code that makes it was written."""
+        view = _written.pop(flow.name, None)
+        if view is not None:
+            view._flow._view = None
+            view._flow = flow
+        return view
 
     def follow(self, graph: Graph, outcome: Outcome, cancel: Callable[[], None]) -> Callable[[], None]:
         """Tell of this run from now on; call what is returned at its end, of which the thread then tells by itself."""
@@ -77,7 +73,7 @@ class View:
             while not done.wait(EVERY):
                 self._tell(graph, outcome, account)
             self._tell(graph, outcome, account)
-            _publish({"image/svg+xml": self._flow.svg(), "text/plain": repr(self._flow)}, self._picture, again=True)
+            widget.show_again(self._widget, self._flow.svg(), repr(self._flow))
 
         # In a copy of the context: what it sends belongs to the cell that runs the flow.
         run = contextvars.copy_context().run
@@ -85,28 +81,48 @@ class View:
         return done.set
 
     def _tell(self, graph: Graph, outcome: Outcome | None, account: sheet.Account | None = None) -> None:
-        widget = self._widget
+        shown = self._widget
         with self._lock:
             if graph is not self._shown:
-                widget.graph = sheet.drawn(self._flow.name, graph)
+                shown.graph = sheet.drawn(self._flow.name, graph)
                 self._shown = graph
-            visible = None if len(graph.nodes) <= ALL else list(widget.visible)
+            visible = None if len(graph.nodes) <= ALL else list(shown.visible)
             if outcome is None:
-                widget.status, widget.times, run = bytes(len(graph.nodes)), {}, sheet.at_rest()
+                shown.status, shown.times, run = bytes(len(graph.nodes)), {}, sheet.at_rest()
             else:
                 account = account or sheet.Account(graph, outcome)
-                run = account.run()  # read first and told last: whoever hears of the end knows the rest
-                widget.status, widget.times = account.status(), account.times(visible)
-            if {**run, "now": 0} != {**widget.run, "now": 0}:
-                widget.run = run
+                # Read first and told last: whoever hears of the end knows the rest.
+                run = account.run() | {"stale": self._out_of_date(graph, outcome)}
+                shown.status, shown.times = account.status(), account.times(visible)
+            run["many"] = len(graph.nodes) > editor.MOST
+            if {**run, "now": 0} != {**shown.run, "now": 0}:
+                shown.run = run
+
+    def _out_of_date(self, graph: Graph, outcome: Outcome) -> list[int]:
+        """The places of what ``flow.rerun()`` would run; none while the flow runs."""
+        if outcome.finished is None:
+            return []
+        if self._stale is None or self._stale[0] is not graph or self._stale[1] is not outcome:
+            stale = set(self._flow.stale())
+            places = [place for place, one in enumerate(graph.nodes) if one.node.name in stale]
+            self._stale = graph, outcome, places
+        return self._stale[2]
+
+    def _after_cell(self, *_: Any) -> None:
+        """A cell may have changed nodes, or what there is to build of."""
+        flow = self._flow
+        if flow.graph is not self._shown and (flow.outcome is None or flow.outcome.finished is not None):
+            self._tell(flow.graph, flow.outcome)
+        if self._widget.offered:
+            self._widget.offered = editor.offered(flow)
 
     def _heard(self, change: Any) -> None:
         asked = [question for question in change["new"] if question["n"] > self._widget.ack]
         for question in asked:
             if question["kind"] == "cancel":
                 self._cancel()
-            elif question["kind"] == "open":
-                threading.Thread(target=self._answer, args=(str(question["node"]),), daemon=True).start()
+            else:
+                threading.Thread(target=self._answer, args=(question,), daemon=True).start()
         if asked:
             self._widget.ack = max(question["n"] for question in asked)
 
@@ -114,53 +130,34 @@ class View:
         if self._shown is not None:
             self._tell(self._shown, self._flow.outcome)
 
-    def _answer(self, name: str) -> None:
-        graph = self._shown
-        if graph is not None and name in graph.names():
-            self._widget.detail = detail.detail(graph, self._flow.outcome, name)
+    def _answer(self, question: dict[str, Any]) -> None:
+        shown, flow, kind = self._widget, self._flow, question["kind"]
+        try:
+            if kind == "open":
+                graph = self._shown
+                if graph is not None and question["node"] in graph.names():
+                    shown.detail = detail.detail(graph, flow.outcome, str(question["node"]))
+            elif kind == "rerun":
+                self._cell.copy().run(self._rerun, question.get("node"))
+            elif kind == "offer":
+                shown.offered = editor.offered(flow)
+            elif kind == "judge":
+                shown.judged = {"n": question["n"], "problems": editor.judged(flow, question["draft"])}
+            elif kind == "write":
+                answer = editor.written(flow, question["draft"])
+                if "code" in answer:
+                    _written[flow.name] = self
+                shown.written = {"n": question["n"], **answer}
+        except Exception as error:  # nobody would read a thread's traceback
+            text = str(error) if isinstance(error, FlowkitError) else explain(error)
+            shown.notice = {"n": question["n"], "text": text}
 
-
-def _make() -> Any:
-    import anywidget
-    from traitlets import Bytes, Dict, Int, List, Unicode
-
-    class FlowGraph(anywidget.AnyWidget):
-        """The traits are those of widgets/src/model.ts."""
-
-        _esm = BUNDLE
-        graph = Dict().tag(sync=True)
-        status = Bytes().tag(sync=True)
-        times = Dict().tag(sync=True)
-        run = Dict().tag(sync=True)
-        detail = Dict().tag(sync=True)
-        visible: Any = List().tag(sync=True)
-        outbox: Any = List().tag(sync=True)
-        ack = Int(0).tag(sync=True)
-        mode = Unicode("view").tag(sync=True)
-
-    widget = FlowGraph()
-    answer_at_once(widget.comm)
-    return widget
-
-
-def answer_at_once(comm: Any) -> None:
-    """Let the browser's messages be handled in the subshell they come to, also while a cell runs.
-
-    ipykernel 7.4.0 hands them to the shell that last sent on this comm: for a widget that a cell made or a run
-    updates, the one that is busy with the cell.
-    """
-    if hasattr(comm, "_reply_subshell_for"):
-        comm._reply_subshell_for = lambda data, default: default
-
-
-def _kernel() -> Any:
-    """The kernel this process is, if it is one."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return getattr(shell, "kernel", None)
-
-
-def _publish(data: dict[str, Any], id: str | None = None, *, again: bool = False) -> None:
-    from IPython.display import publish_display_data
-
-    publish_display_data(data, transient={"display_id": id} if id else {}, update=again)
+    def _rerun(self, name: str | None) -> None:
+        if not self._again.acquire(blocking=False):
+            return
+        try:
+            self._flow.rerun(*([name] if name else []))
+        except (NodeFailed, FlowCancelled):
+            pass  # the graph tells
+        finally:
+            self._again.release()

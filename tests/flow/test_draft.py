@@ -95,7 +95,7 @@ def test_the_notebooks_own_functions_are_offered_with_a_form_for_each_input(pale
 
     assert list(catalog) == ["flights", "late", "count", "report"]
     assert catalog["flights"]["doc"] == "All flights of a day."
-    assert catalog["flights"]["outputs"] == [{"name": "flights", "type": "DataFrame"}]
+    assert catalog["flights"]["outputs"] == [{"name": "flights", "type": "DataFrame", "listed": "list[DataFrame]"}]
     assert catalog["late"]["ports"] == [
         {"name": "flights", "type": "DataFrame", "required": True, "default": None, "form": None},
         {"name": "min_delay", "type": "int", "required": False, "default": "15", "form": {"kind": "integer"}},

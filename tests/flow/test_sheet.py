@@ -16,7 +16,7 @@ from flowkit.flow import sheet
 from flowkit.flow.detail import detail
 from flowkit.flow.preview import preview
 from flowkit.flow.progress import Progress
-from flowkit.flow.view import answer_at_once
+from flowkit.flow.widget import answer_at_once
 from flowkit.model import State
 from flowkit.scene import CODES, WAITING
 

@@ -20,6 +20,8 @@ from playwright.sync_api import Browser, Page
 
 from tests.server.conftest import browser  # noqa: F401  # the same Chromium
 
+ROOT = Path(__file__).parents[2]
+
 #: ms that a busy machine may take for what a free one does in one.
 SOON = 30_000
 
@@ -44,6 +46,9 @@ class Lab:
             if not name.startswith(("JUPYTER", "FLOWKIT_", "IPYTHON", "JPY_"))
         }
         folders = {f"JUPYTER_{name}": str(folder / name.lower()) for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")}
+        extensions = folder / "data_dir" / "labextensions"
+        extensions.mkdir(parents=True)
+        (extensions / "flowkit").symlink_to(ROOT / "flowkit" / "jupyter" / "labextension")  # of these sources
         self._log = (folder / "lab.log").open("w")
         self._process = subprocess.Popen(
             [
@@ -59,7 +64,7 @@ class Lab:
                 "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
                 "IPYTHONDIR": str(folder / "ipython"),
                 "JUPYTER_PREFER_ENV_PATH": "1",
-                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "PYTHONPATH": str(ROOT),
             },
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -2,7 +2,7 @@
 // exactly over what is drawn here. Also the small map in the corner.
 import { HEAD, PAD, ROW, hue, portY, rows } from "./card";
 import { STATES, type State, type Store } from "./model";
-import { tally } from "./node";
+import { isStale, tally } from "./node";
 import { walk, type Card, type Scene } from "./scene";
 
 export interface View {
@@ -113,9 +113,11 @@ function full(pen: CanvasRenderingContext2D, card: Card, scene: Scene, store: St
   pen.roundRect(card.x, card.y, card.width, card.height, 8);
   pen.fillStyle = colours.surface;
   pen.fill();
+  pen.setLineDash(node && isStale(store, card.node) ? [4, 3] : []);
   pen.lineWidth = chosen ? 2 : 1;
   pen.strokeStyle = chosen ? colours.accent : LOUD.has(state) ? colours.state[state] : colours.line;
   pen.stroke();
+  pen.setLineDash([]);
   pen.fillStyle = colours.ink;
   pen.font = "600 13px system-ui, sans-serif";
   pen.fillText(cut(node?.name ?? card.name, 24), card.x + (node ? 32 : 14), card.y + 20);

@@ -32,7 +32,7 @@ function make(node: Node): Row[] {
     const source = port.source ? ` ← ${port.source}` : "";
     const value = port.value ? ` = ${port.value}` : "";
     return {
-      side: port.kind === "constant" ? "none" : "in",
+      side: port.kind === "constant" && !port.takes ? "none" : "in",
       label: `${port.name}${source}${value}`,
       type: port.each ? `each ${port.type}`.trim() : port.type,
       at,

@@ -7,7 +7,7 @@ import { Icon, Mark, useClock, useStore } from "./parts";
 import { colour } from "./node";
 import { told } from "./words";
 
-export function Detail({ store, node, close, go }: { store: Store; node: number; close: () => void; go: (name: string) => void }) {
+export function Detail({ store, node, close, go, menu }: { store: Store; node: number; close: () => void; go: (name: string) => void; menu?: (element: Element) => void }) {
   useStore(store, "detail", "run", `node ${node}`);
   const one = store.graph.nodes[node];
   const state = store.state(node);
@@ -28,6 +28,7 @@ export function Detail({ store, node, close, go }: { store: Store; node: number;
     <aside class="fk-detail" aria-label={`Node ${name}`}>
       <header>
         <h2 ref={title} tabIndex={-1} title={name}>{name}</h2>
+        {menu && <button type="button" class="fk-tool" aria-label="What to do with it" title="What to do with it ( m )" aria-haspopup="menu" onClick={(event) => menu(event.currentTarget)}><Icon name="more" /></button>}
         <button type="button" class="fk-tool" aria-label="Close" title="Close (Esc)" onClick={close}><Icon name="close" /></button>
         <p class={`fk-state ${state}`}><Mark state={state} /> {state === "idle" ? "not run yet" : line && !line.startsWith(state) ? `${state} · ${line}` : line || state}</p>
       </header>

@@ -6,12 +6,15 @@ import { portY } from "./card";
 import { draw, drawMap, mapPlace, paints, type Paints, type View } from "./canvas";
 import { Detail } from "./detail";
 import { groups as grouped } from "./fold";
-import type { Store } from "./model";
+import { Editor, placeOf } from "./edit/editor";
+import { Menu, onStage, type Place } from "./edit/menu";
+import type { Store, Story } from "./model";
 import { GroupCard, NodeCard, summary, tally, type CardData } from "./node";
-import { Icon, Mark, useClock, useStore } from "./parts";
+import { Icon, Mark, glide, useClock, useStore } from "./parts";
 import { curve, neighbour, scene as arrange, type Card, type Link, type Scene } from "./scene";
+import { Replay } from "./replay";
 import { Search } from "./search";
-import { clock, plural, span } from "./words";
+import { clock, count, plural, span } from "./words";
 
 const MOST_IN_DOM = 200; // cards; measured: beyond, each step of a pan takes longer than a frame
 const NEAR = 0.35; // zoom from which cards are mounted over the canvas
@@ -32,7 +35,7 @@ function LinkLine({ id, data }: { id: string; data?: LinkData }) {
 }
 
 export function GraphView({ store, root }: { store: Store; root: HTMLElement }) {
-  useStore(store, "graph", "run");
+  useStore(store, "graph", "run", "notice", "mode", "story");
   const graph = store.graph;
   const groups = useMemo(() => grouped(graph), [graph]);
   const [unfolded, setUnfolded] = useState<ReadonlySet<number>>(new Set());
@@ -40,6 +43,9 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
   const scene = useMemo(() => arrange(graph, groups, unfolded), [graph, groups, unfolded]);
   const [open, setOpen] = useState(-1); // node whose detail is shown
   const [searching, setSearching] = useState(false);
+  const [editing, setEditing] = useState(false);
+  const [menu, setMenu] = useState<{ node: number; at: Place } | null>(null);
+  const builds = store.get("mode") === "build" && Boolean(store.run.live); // its kernel answers
   const sheet = useRef<SheetHandle | null>(null);
   useEffect(() => { if (open >= graph.nodes.length) setOpen(-1); }, [graph]);
 
@@ -81,10 +87,21 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
     event.stopPropagation();
   };
 
+  if (editing) return <div class="fk-all" style={{ "--fk-tall": "520px" }} data-lm-suppress-shortcuts="true"><Editor store={store} leave={() => setEditing(false)} /></div>;
+  const stale = builds ? (store.run.stale ?? []) : [];
+  const busy = store.run.state === "running";
+  const notice = store.get<{ text: string }>("notice");
+  const story = store.get<Story>("story");
   const height = tall(scene, root.clientWidth || 900, open >= 0 || searching);
   return (
     <div class="fk-all" style={{ "--fk-tall": `${height}px` }} onKeyDown={press as never} data-lm-suppress-shortcuts="true">
       <Bar store={store} graphName={graph.flow}>
+        {stale.length > 0 && !busy && (
+          <button type="button" class="fk-button fk-due" title={`Without a result, or with one that is out of date:\n${stale.slice(0, 20).map((node) => graph.nodes[node]?.name).join(", ")}${stale.length > 20 ? " …" : ""}`} onClick={() => store.ask("rerun")}>
+            <Icon name="again" />Run what is stale ({count(stale.length)})
+          </button>
+        )}
+        {builds && <button type="button" class="fk-button" disabled={Boolean(store.run.many)} title={store.run.many ? "More than 300 nodes are edited in code" : "Build this flow by mouse"} onClick={() => setEditing(true)}><Icon name="edit" />Edit</button>}
         <button type="button" class="fk-tool" title="Find a node ( / )" aria-label="Find a node" aria-pressed={searching} onClick={() => setSearching(!searching)}><Icon name="search" /></button>
         {groups.length > 0 && (
           <button type="button" class="fk-tool" title={unfolded.size ? "Fold all groups" : "Show every node"} aria-label={unfolded.size ? "Fold all groups" : "Show every node"}
@@ -101,18 +118,27 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
           {graph.problems[0]}{graph.problems.length > 1 ? ` (and ${graph.problems.length - 1} more)` : ""}
         </p>
       )}
+      {notice && <p class="fk-problem" role="alert">{notice.text}</p>}
       <div class="fk-stage">
         {graph.nodes.length === 0
-          ? <p class="fk-empty">no nodes yet: write <code>@flow.node</code> above a function</p>
-          : <Sheet store={store} root={root} scene={scene} open={open} choose={setOpen} unfold={unfold} handle={sheet} />}
+          ? <p class="fk-empty">no nodes yet: write <code>@flow.node</code> above a function{builds && <>, or <button type="button" class="fk-link" onClick={() => setEditing(true)}>build it by mouse</button></>}</p>
+          : <Sheet store={store} root={root} scene={scene} open={open} choose={setOpen} unfold={unfold} handle={sheet} menu={builds ? (node, at) => setMenu({ node, at }) : undefined} />}
         {searching && <Search store={store} go={(node) => { setSearching(false); reach(node); }} close={() => { setSearching(false); sheet.current?.focus(-1); }} />}
         {open >= 0 && graph.nodes[open] && (
           <Detail store={store} node={open} close={close} go={(name) => {
             const node = graph.nodes.findIndex((one) => one.name === name || one.outputs.some((output) => output.name === name));
             if (node >= 0) reach(node);
-          }} />
+          }} menu={builds ? (element) => setMenu({ node: open, at: placeOf(element) }) : undefined} />
+        )}
+        {menu && graph.nodes[menu.node] && (
+          <Menu at={menu.at} title={graph.nodes[menu.node]!.name} close={() => setMenu(null)} items={[
+            { label: "Run again from here", hint: busy ? "the flow is running" : "and what depends on it", off: busy, run: () => store.ask("rerun", { node: graph.nodes[menu.node]!.name }) },
+            { label: "Run what is stale", hint: busy ? "the flow is running" : stale.length ? plural(stale.length, "node") : "nothing is", off: busy || !stale.length, run: () => store.ask("rerun") },
+            { label: "Show source", run: () => reach(menu.node) },
+          ]} />
         )}
       </div>
+      {story && <Replay store={store} story={story} />}
     </div>
   );
 }
@@ -174,9 +200,10 @@ interface SheetProps {
   choose: (node: number) => void;
   unfold: (group: number) => void;
   handle: { current: SheetHandle | null };
+  menu?: (node: number, at: Place) => void;
 }
 
-function Sheet({ store, root, scene, open, choose, unfold, handle }: SheetProps) {
+function Sheet({ store, root, scene, open, choose, unfold, handle, menu }: SheetProps) {
   const box = useRef<HTMLDivElement>(null);
   const [size, setSize] = useState<[number, number] | null>(null);
   useLayoutEffect(() => {
@@ -190,7 +217,7 @@ function Sheet({ store, root, scene, open, choose, unfold, handle }: SheetProps)
     observer.observe(element);
     return () => observer.disconnect();
   }, []);
-  return <div ref={box} class="fk-sheet">{size && <Drawn {...{ store, root, scene, open, choose, unfold, handle, size }} />}</div>;
+  return <div ref={box} class="fk-sheet">{size && <Drawn {...{ store, root, scene, open, choose, unfold, handle, menu, size }} />}</div>;
 }
 
 /** What is left of the sheet beside the detail. */
@@ -206,7 +233,7 @@ function fitted(scene: Scene, [width, height]: [number, number]): View {
   return { zoom, x: (width - scene.width * zoom) / 2, y: (height - scene.height * zoom) / 2 };
 }
 
-function Drawn({ store, root, scene, open, choose, unfold, handle, size }: SheetProps & { size: [number, number] }) {
+function Drawn({ store, root, scene, open, choose, unfold, handle, menu, size }: SheetProps & { size: [number, number] }) {
   const big = scene.cards.length > MOST_IN_DOM;
   const flow = useRef<ReactFlowInstance<FlowNode, FlowEdge> | null>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -218,6 +245,7 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, size }: Sheet
   const wanted = useRef(-1); // card to be focused once it is mounted
   const colours = useRef<Paints | null>(null);
   const frame = useRef(0);
+  const gliding = useRef(() => undefined as void);
   const timer = useRef(0);
   const chosen = open >= 0 ? (scene.cardOf[open] ?? -1) : -1;
   const latest = useRef({ scene, big, size, chosen });
@@ -249,8 +277,10 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, size }: Sheet
   useEffect(() => () => clearTimeout(timer.current), []);
 
   const place = useCallback((to: View, slowly = false) => {
-    view.current = to;
-    void flow.current?.setViewport(to, slowly ? { duration: 180 } : undefined);
+    const from = flow.current?.getViewport() ?? view.current;
+    gliding.current();
+    view.current = to; // what comes next begins there, also while it glides
+    gliding.current = glide(from, to, slowly && flow.current ? 180 : 0, (now) => { void flow.current?.setViewport(now); });
     paint();
     settle(slowly ? 220 : 0);
   }, [paint, settle]);
@@ -322,6 +352,7 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, size }: Sheet
     const at = scene.cards.findIndex((card) => card.id === id);
     if (at < 0) return;
     if (event.key === "Enter" || event.key === " ") activate(at);
+    else if (menu && scene.cards[at]!.node >= 0 && (event.key === "m" || event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey))) menu(scene.cards[at]!.node, placeOf(event.target as Element));
     else {
       const next = neighbour(scene, at, event.key);
       if (next < 0) return;
@@ -385,9 +416,16 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, size }: Sheet
         panActivationKeyCode={null}
         proOptions={{ hideAttribution: true }}
         onInit={((instance: ReactFlowInstance<FlowNode, FlowEdge>) => { flow.current = instance; void instance.setViewport(view.current); paint(); settle(0); }) as never}
-        onMove={(event, to: Viewport) => { view.current = to; if (event) moved.current = true; paint(); settle(SETTLED); }}
+        onMove={(event, to: Viewport) => { if (event) gliding.current(); view.current = to; if (event) moved.current = true; paint(); settle(SETTLED); }}
         onNodeClick={(_, node) => activate(scene.cards.findIndex((card) => card.id === node.id))}
         onPaneClick={hit as never}
+        onNodeContextMenu={((event: MouseEvent, node: FlowNode) => {
+          const card = scene.cards.find((one) => one.id === node.id);
+          if (!menu || !card || card.node < 0) return;
+          event.preventDefault();
+          event.stopPropagation();
+          menu(card.node, onStage(event.target as Element, event));
+        }) as never}
         aria-label={`Graph of the flow ${store.graph.flow}: ${plural(store.graph.nodes.length, "node")}. Arrow keys go from node to node, Enter opens one, / finds one.`}
       />
       {(big || scene.cards.length > 24) && (

@@ -16,6 +16,7 @@ export interface Port {
   source?: string; // what feeds it, if it is called otherwise
   value?: string; // a default or a constant, in words
   each?: boolean; // it is given an item at a time
+  takes?: boolean; // in the editor: it can be connected, also if it has a constant
 }
 
 export interface Output {
@@ -64,6 +65,8 @@ export interface Run {
   now?: number; // the kernel's clock when this was sent
   critical?: number[]; // the nodes that the end waited for
   live?: boolean; // somebody answers: details can be asked for, the run can be cancelled
+  stale?: number[]; // the nodes that would run again if all were to be up to date
+  many?: boolean; // too many nodes to be edited here
 }
 
 export type Preview =
@@ -91,7 +94,66 @@ export interface Question {
   [key: string]: unknown;
 }
 
+/** How a value is asked for; nothing: only a node can give it. */
+export interface Ask {
+  kind: "text" | "integer" | "number" | "boolean" | "choice" | "json";
+  choices?: unknown[];
+  optional?: boolean;
+}
+
+/** A function of the palette; flowkit/flow/palette.py writes them. */
+export interface Entry {
+  key: string;
+  name: string;
+  module: string; // "" for the notebook's own
+  doc: string;
+  problem: string; // why it is not offered
+  ports: { name: string; type: string; required: boolean; default: string | null; form: Ask | null }[];
+  outputs: { name: string; type: string; listed: string }[]; // of which type if it is mapped
+}
+
+export type Given = { from: string } | { value: unknown } | { kept: string; text: string } | null;
+
+/** The document of flowkit/flow/draft.py. */
+export interface DraftNode {
+  name: string;
+  function: string;
+  by_name?: boolean;
+  inputs?: Record<string, Given>;
+  options?: Record<string, unknown>;
+  position?: [x: number, y: number];
+}
+
+export interface Draft {
+  flow: string;
+  nodes: DraftNode[];
+}
+
+export interface Offer {
+  catalog: Entry[];
+  made: Entry[]; // what the flow's own nodes are made of
+  fits: Record<string, Record<string, string>>;
+  draft: Draft; // the flow as the notebook has it
+}
+
+export interface Problem {
+  node: string | null;
+  port: string | null;
+  text: string;
+  open: boolean; // not wrong: to be given when the flow runs
+}
+
+/** A recorded run over time; flowkit/flow/recorded.py has what a change is. */
+export interface Story {
+  instants: number[];
+  changes: [at: number, node: number, code: number, count: number, more: string | number | null][];
+  state: State;
+}
+
+const OTHERS = ["mode", "notice", "offered", "judged", "written", "story"]; // traits that only few read
 const NONE: Graph = { flow: "", nodes: [], edges: [], problems: [] };
+
+const memory = new WeakMap<Model, object>();
 
 /** The traits as the parts of the picture read them: each hears of its own change only. */
 export class Store {
@@ -102,6 +164,7 @@ export class Store {
   /** By node, so that two views of one flow do not take each other's. */
   details = new Map<string, Detail>();
   skew = 0; // the kernel's clock minus ours, s
+  still: number | null = null; // the instant that is shown of a recorded run
   /** Bound to change, so that whoever draws all at once knows when. */
   version = 0;
   private asked = 0;
@@ -137,6 +200,7 @@ export class Store {
       this.outbox = (model.get("outbox") as Question[]) ?? [];
       this.asked = Math.max(this.asked, ...this.outbox.map((question) => question.n));
     });
+    for (const name of OTHERS) watch(name, () => this.tell(name));
     watch("ack", () => {
       const ack = Number(model.get("ack") ?? 0);
       this.asked = Math.max(this.asked, ack);
@@ -150,7 +214,19 @@ export class Store {
   }
 
   now(): number {
-    return Date.now() / 1000 + this.skew;
+    return this.still ?? Date.now() / 1000 + this.skew;
+  }
+
+  /** One of the other traits; undefined if nothing is in it. */
+  get<T>(name: string): T | undefined {
+    const value = this.model.get(name);
+    return value && (typeof value !== "object" || Object.keys(value).length) ? (value as T) : undefined;
+  }
+
+  /** What lasts as long as the model, of which there is one for all views. */
+  kept<T extends object>(make: () => T): T {
+    if (!memory.has(this.model)) memory.set(this.model, make());
+    return memory.get(this.model) as T;
   }
 
   state(node: number): State {
@@ -170,7 +246,8 @@ export class Store {
    */
   ask(kind: string, more: Record<string, unknown> = {}): number {
     const question = { n: ++this.asked, kind, ...more };
-    this.outbox = [...this.outbox, question];
+    const still = this.outbox.filter((other) => other.kind !== kind || kind !== "judge"); // of an older draft: nobody asks
+    this.outbox = [...still, question];
     this.model.set("outbox", this.outbox);
     this.model.save_changes();
     return question.n;
@@ -180,6 +257,15 @@ export class Store {
   show(nodes: number[]): void {
     this.model.set("visible", nodes);
     this.model.save_changes();
+  }
+
+  /** As a recorded run stood at an instant. */
+  stood(at: number, status: Uint8Array, times: Record<string, Times>, run: Run): void {
+    this.still = at;
+    this.run = run;
+    this.heardStatus(status);
+    this.heardTimes(times);
+    this.tell("run");
   }
 
   private heardStatus(status: Uint8Array): void {

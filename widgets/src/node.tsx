@@ -28,20 +28,21 @@ export const NodeCard = memo(function NodeCard({ data, selected }: Props) {
   const { card, store } = data;
   const at = card.node;
   const node = store.graph.nodes[at];
-  useStore(store, `node ${at}`);
+  useStore(store, `node ${at}`, "run");
   const state = store.state(at);
   const times = store.times[at];
   useClock(state === "running" || state === "waiting");
   const root = useRef<HTMLDivElement>(null);
-  const line = node ? told(state, times, store.now(), node.retries) || node.doc || "" : "";
-  const spoken = [node?.name, state === "idle" ? "not run" : state, state === "failed" ? (times?.error ?? "") : ""].filter(Boolean).join(", ");
+  const stale = isStale(store, at);
+  const line = node ? (stale ? (state === "idle" ? "changed, not run yet" : "out of date") : told(state, times, store.now(), node.retries) || node.doc || "") : "";
+  const spoken = [node?.name, stale ? "out of date" : state === "idle" ? "not run" : state, state === "failed" ? (times?.error ?? "") : ""].filter(Boolean).join(", ");
   useEffect(() => root.current?.closest(".react-flow__node")?.setAttribute("aria-label", spoken), [spoken]);
   if (!node) return null;
   const { done = 0, items = 0 } = times ?? {};
   return (
     <div
       ref={root}
-      class={`fk-card ${state}${selected ? " selected" : ""}${data.critical ? " critical" : ""}${node.map ? " pile" : ""}`}
+      class={`fk-card ${state}${selected ? " selected" : ""}${data.critical ? " critical" : ""}${node.map ? " pile" : ""}${stale ? " stale" : ""}`}
       style={{ width: `${card.width}px`, height: `${card.height}px` }}
     >
       <div class="fk-head" style={{ height: `${HEAD}px` }}>
@@ -71,6 +72,11 @@ export const NodeCard = memo(function NodeCard({ data, selected }: Props) {
     </div>
   );
 });
+
+/** Its result is one that a run would not give now; whether there is none, or it failed, its state tells already. */
+export function isStale(store: Store, node: number): boolean {
+  return (store.state(node) === "succeeded" || store.state(node) === "idle") && Boolean(store.run.stale?.includes(node));
+}
 
 export const GroupCard = memo(function GroupCard({ data, selected }: Props) {
   const { card, store } = data;

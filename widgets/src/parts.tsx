@@ -1,5 +1,6 @@
 // Small parts: the mark of a state, icons, a hook that hears the store.
 import { useEffect, useReducer } from "react";
+import type { View } from "./canvas";
 import type { State, Store } from "./model";
 
 const MARKS: Record<State, string> = {
@@ -32,6 +33,14 @@ const ICONS = {
   unfold: "M3 6.5L8 2l5 4.5M3 9.5L8 14l5-4.5",
   fold: "M3 2.5L8 7l5-4.5M3 13.5L8 9l5 4.5",
   stop: "M4.5 4.5h7v7h-7z",
+  undo: "M3 6.5h7a3.25 3.25 0 0 1 0 6.5H6M6 3.5l-3 3l3 3",
+  redo: "M13 6.5H6a3.25 3.25 0 0 0 0 6.5h4M10 3.5l3 3l-3 3",
+  layout: "M2.5 5.5h4v5h-4zM9.5 2.5h4v4h-4zM9.5 9.5h4v4h-4zM6.5 8h3",
+  play: "M5 3l8 5l-8 5z",
+  pause: "M5.5 3.5v9M10.5 3.5v9",
+  more: "M3 8h.01M8 8h.01M13 8h.01",
+  again: "M13 8a5 5 0 1 1-1.6-3.7M13 2v3h-3",
+  edit: "M3 13l.7-3L11 2.7a1.4 1.4 0 0 1 2.3 2.3L6 12.3z",
 };
 
 export function Icon({ name }: { name: keyof typeof ICONS }) {
@@ -56,4 +65,21 @@ export function useClock(on: boolean, ms = 100): void {
     const timer = setInterval(() => again(undefined as never), ms);
     return () => clearInterval(timer);
   }, [on, ms]);
+}
+
+/** Moves a view there in *ms*, at once for who wants no motion; whatever moves it meanwhile should call what is returned. */
+export function glide(from: View, to: View, ms: number, show: (view: View) => void): () => void {
+  if (!ms || matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    show(to);
+    return () => undefined;
+  }
+  const began = performance.now();
+  let frame = requestAnimationFrame(function step() {
+    const part = Math.min(1, (performance.now() - began) / ms);
+    const eased = 1 - (1 - part) ** 3;
+    const between = (key: keyof View) => from[key] + (to[key] - from[key]) * eased;
+    show(part < 1 ? { x: between("x"), y: between("y"), zoom: between("zoom") } : to);
+    if (part < 1) frame = requestAnimationFrame(step);
+  });
+  return () => cancelAnimationFrame(frame);
 }

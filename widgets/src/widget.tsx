@@ -4,11 +4,12 @@ import { h, render as draw } from "preact";
 import { GraphView } from "./graph";
 import { Store, type Model } from "./model";
 import theme from "./theme.css";
+import editing from "./edit/edit.css";
 
 export function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
   const store = new Store(model);
   const style = document.createElement("style"); // within el: a shadow root does not see the page's
-  style.textContent = base + theme;
+  style.textContent = base + theme + editing;
   const root = document.createElement("div");
   root.className = "flowkit";
   el.append(style, root);
