@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -71,6 +69,8 @@ class Artifacts:
 
         Unlike ``write`` it does not wait for the disk: for what carries a digest, and can be made again.
         """
+        import tempfile  # late, as all here that an author's `import flowkit` should not pay for
+
         place = self._local / folder if self._local else None
         try:
             if place is not None:
@@ -143,6 +143,8 @@ class Artifacts:
         """Remove a folder and all in it; nothing happens if it is not there."""
         try:
             if self._local:
+                import shutil
+
                 shutil.rmtree(self._local / folder)
             else:
                 self._remote.rm(f"{self._root}/{folder}", recursive=True)
@@ -188,6 +190,8 @@ def _remote(url: str) -> tuple[Any, str]:
 
 def _write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    import tempfile
+
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -19,7 +19,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -97,5 +96,7 @@ class FlowCancelled(FlowkitError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'orders'?`` for the nearest known name, or an empty string if none is near."""
+    import difflib  # late: only mistakes need it
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

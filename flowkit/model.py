@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 #: Seconds since 1970 as a float: the cheap clock that events carry.
 epoch = time.time
@@ -23,6 +21,8 @@ def now() -> datetime:
 
 
 def new_id() -> str:
+    import uuid  # late: it asks the platform about itself, and kernels make no ids
+
     return str(uuid.uuid4())
 
 
@@ -413,7 +413,7 @@ class CurrentRun:
             attempt=run.attempt,
             deployment=run.deployment,
             notebook=run.notebook,
-            scheduled_for=run.scheduled_for and run.scheduled_for.astimezone(ZoneInfo(run.zone)),
+            scheduled_for=run.scheduled_for and _in_zone(run.scheduled_for, run.zone),
             zone=run.zone,
         )
 
@@ -425,7 +425,7 @@ class CurrentRun:
     def from_json(cls, text: str) -> CurrentRun:
         pairs = json.loads(text)
         at = pairs.pop("scheduled_for")
-        return cls(scheduled_for=at and datetime.fromisoformat(at).astimezone(ZoneInfo(pairs["zone"])), **pairs)
+        return cls(scheduled_for=at and _in_zone(datetime.fromisoformat(at), pairs["zone"]), **pairs)
 
 
 #: How long after its last sign of life a worker is believed to be there.
@@ -533,3 +533,9 @@ def size(amount: float) -> str:
 def iso(at: datetime | None) -> str | None:
     """In UTC, as JSON has it everywhere."""
     return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _in_zone(at: datetime, zone: str) -> datetime:
+    from zoneinfo import ZoneInfo
+
+    return at.astimezone(ZoneInfo(zone))

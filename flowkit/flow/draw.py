@@ -12,7 +12,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from flowkit.flow import ports
@@ -431,4 +430,6 @@ def _width(text: str) -> int:
 
 def _text(text: str) -> str:
     printable = "".join(letter if letter >= " " or letter in "\t\n" else "�" for letter in text)
+    from html import escape  # late, with its table of entities
+
     return escape(printable.encode("utf-8", "replace").decode())

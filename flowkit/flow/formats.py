@@ -7,7 +7,6 @@ library is imported only to read what it has written; to write, it is there alre
 from __future__ import annotations
 
 import json
-import pickle
 import reprlib
 import sys
 import time
@@ -272,16 +271,22 @@ def _load_json(file: IO[bytes]) -> Any:
     return json.loads(file.read())
 
 
+def _load_pickle(file: IO[bytes]) -> Any:
+    import pickle
+
+    return pickle.load(file)
+
+
 def _dump_pickle(value: Any, file: IO[bytes]) -> None:
     try:
         # What a notebook defines is not in a module that another kernel could import: cloudpickle takes it along.
         import cloudpickle as pickler
     except ImportError:
-        pickler = pickle
+        import pickle as pickler
     pickler.dump(value, file, protocol=5)
 
 
-_PICKLE = Format("pickle", ".pickle", _dump_pickle, pickle.load)
+_PICKLE = Format("pickle", ".pickle", _dump_pickle, _load_pickle)
 _JSON = Format("json", ".data", _dump_json, _load_json)
 
 _BY_KIND: dict[str, Format] = {

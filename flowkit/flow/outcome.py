@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -179,6 +178,8 @@ class Outcome(Mapping[str, Any]):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        import html  # late, with its table of entities
+
         cells = "".join(
             f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
             f"<td style='text-align:left;white-space:nowrap'>{_dot(state)} {state}</td><td>{took}</td>"
