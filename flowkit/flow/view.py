@@ -113,8 +113,8 @@ class View:
         flow = self._flow
         if flow.graph is not self._shown and (flow.outcome is None or flow.outcome.finished is not None):
             self._tell(flow.graph, flow.outcome)
-        if self._widget.offered:
-            self._widget.offered = editor.offered(flow)
+        if self._widget.offered:  # in a thread: the cell that ended need not wait for it
+            threading.Thread(target=self._answer, args=({"n": 0, "kind": "offer"},), daemon=True).start()
 
     def _heard(self, change: Any) -> None:
         asked = [question for question in change["new"] if question["n"] > self._widget.ack]

@@ -141,7 +141,7 @@ def test_the_graph_above_shows_the_flow_that_its_written_code_makes(flow: fk.Flo
 
     view._after_cell()
     assert [node["name"] for node in view._widget.graph["nodes"]] == ["other"]
-    assert [node["name"] for node in view._widget.offered["draft"]["nodes"]] == ["other"]
+    until(lambda: [node["name"] for node in view._widget.offered["draft"]["nodes"]] == ["other"])
     made.run()
     until(lambda: view._widget.run["state"] == "succeeded")
     assert fk.Flow("delays")._view is None, "only the next one"

@@ -106,6 +106,13 @@ def test_a_flow_of_three_nodes_is_built_by_mouse_written_below_and_run(opened: O
     expect(edges).to_have_count(1)
     drag(page, port(page, "output result of late"), port(page, "input rows of count"))
     expect(edges).to_have_count(2)
+    line = edges.last.locator(".react-flow__edge-interaction").bounding_box()
+    assert line is not None
+    page.mouse.click(line["x"] + line["width"] / 2, line["y"] + line["height"] / 2)
+    page.keyboard.press("Delete")
+    expect(edges).to_have_count(1)
+    page.keyboard.press("Control+z")
+    expect(edges).to_have_count(2)
 
     page.get_by_role("group", name="late").locator(".fk-head").click()
     field = page.get_by_role("textbox", name="min_delay")
@@ -159,6 +166,9 @@ def test_the_keyboard_builds_in_the_dark_while_a_cell_is_busy_and_a_flow_runs_ag
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.locator(".react-flow__edge")).to_have_count(2)
+    port(page, "input rows of count").press("Delete")
+    expect(page.locator(".react-flow__edge")).to_have_count(1)
+    expect(page.locator(".fk-board .fk-card")).to_have_count(3)
     page.get_by_role("group", name="count").press("Enter")
     page.get_by_label("rows is fed by").select_option("when it runs")
     expect(page.locator(".fk-form")).to_contain_text("give it when the flow runs", timeout=SOON)  # the kernel's word

@@ -7,7 +7,7 @@ import { Icon, Mark, useClock, useStore } from "./parts";
 import { colour } from "./node";
 import { told } from "./words";
 
-export function Detail({ store, node, close, go, menu }: { store: Store; node: number; close: () => void; go: (name: string) => void; menu?: (element: Element) => void }) {
+export function Detail({ store, node, close, go, menu, source }: { store: Store; node: number; close: () => void; go: (name: string) => void; menu?: (element: Element) => void; source?: boolean }) {
   useStore(store, "detail", "run", `node ${node}`);
   const one = store.graph.nodes[node];
   const state = store.state(node);
@@ -20,6 +20,9 @@ export function Detail({ store, node, close, go, menu }: { store: Store; node: n
   }, [store, name, state, live, store.graph]);
   const title = useRef<HTMLHeadingElement>(null);
   useEffect(() => title.current?.focus({ preventScroll: true }), [node]);
+  const code = useRef<HTMLElement>(null);
+  const known = store.details.get(name ?? "")?.source;
+  useEffect(() => { if (source) code.current?.scrollIntoView({ block: "nearest" }); }, [source, known, node]);
   if (!one) return null;
   const found: Found | undefined = store.details.get(name ?? "");
   const line = told(state, state === "failed" ? { ...times, error: undefined } : times, store.now(), one.retries);
@@ -62,7 +65,7 @@ export function Detail({ store, node, close, go, menu }: { store: Store; node: n
           </Section>
         )}
         {found?.traceback && <Section title="Traceback"><pre class="fk-code" tabIndex={0}>{found.traceback}</pre></Section>}
-        {found?.source && <Section title="Source" more={found.where}><pre class="fk-code fk-source" tabIndex={0}>{found.source}</pre></Section>}
+        {found?.source && <Section title="Source" more={found.where} at={code}><pre class="fk-code fk-source" tabIndex={0}>{found.source}</pre></Section>}
         {!found && live && <p class="fk-hint">asking the kernel …</p>}
         {!live && !found && store.run.state === "idle" && <p class="fk-hint">The kernel that knows more is gone; run the cell again.</p>}
       </div>
@@ -70,8 +73,8 @@ export function Detail({ store, node, close, go, menu }: { store: Store; node: n
   );
 }
 
-function Section({ title, more, children }: { title: string; more?: string; children?: preact.ComponentChildren }) {
-  return <section><h3>{title}{more && <span class="fk-where" title={more}>{more}</span>}</h3>{children}</section>;
+function Section({ title, more, at, children }: { title: string; more?: string; at?: preact.RefObject<HTMLElement | null>; children?: preact.ComponentChildren }) {
+  return <section ref={at}><h3>{title}{more && <span class="fk-where" title={more}>{more}</span>}</h3>{children}</section>;
 }
 
 function Items({ items }: { items: string }) {

@@ -43,6 +43,7 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
   const scene = useMemo(() => arrange(graph, groups, unfolded), [graph, groups, unfolded]);
   const [open, setOpen] = useState(-1); // node whose detail is shown
   const [searching, setSearching] = useState(false);
+  const [source, setSource] = useState(-1); // node whose code was asked for
   const [editing, setEditing] = useState(false);
   const [menu, setMenu] = useState<{ node: number; at: Place } | null>(null);
   const builds = store.get("mode") === "build" && Boolean(store.run.live); // its kernel answers
@@ -125,7 +126,7 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
           : <Sheet store={store} root={root} scene={scene} open={open} choose={setOpen} unfold={unfold} handle={sheet} menu={builds ? (node, at) => setMenu({ node, at }) : undefined} />}
         {searching && <Search store={store} go={(node) => { setSearching(false); reach(node); }} close={() => { setSearching(false); sheet.current?.focus(-1); }} />}
         {open >= 0 && graph.nodes[open] && (
-          <Detail store={store} node={open} close={close} go={(name) => {
+          <Detail store={store} node={open} source={source === open} close={close} go={(name) => {
             const node = graph.nodes.findIndex((one) => one.name === name || one.outputs.some((output) => output.name === name));
             if (node >= 0) reach(node);
           }} menu={builds ? (element) => setMenu({ node: open, at: placeOf(element) }) : undefined} />
@@ -134,7 +135,7 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
           <Menu at={menu.at} title={graph.nodes[menu.node]!.name} close={() => setMenu(null)} items={[
             { label: "Run again from here", hint: busy ? "the flow is running" : "and what depends on it", off: busy, run: () => store.ask("rerun", { node: graph.nodes[menu.node]!.name }) },
             { label: "Run what is stale", hint: busy ? "the flow is running" : stale.length ? plural(stale.length, "node") : "nothing is", off: busy || !stale.length, run: () => store.ask("rerun") },
-            { label: "Show source", run: () => reach(menu.node) },
+            { label: "Show source", run: () => { setSource(menu.node); reach(menu.node); } },
           ]} />
         )}
       </div>

@@ -140,7 +140,10 @@ export function Editor({ store, leave }: { store: Store; leave: () => void }) {
       setChosen(null);
     } else if (typing) return;
     else if (event.key === "Delete" || event.key === "Backspace") {
-      if (focused) { change(edit.remove(draft, focused)); setChosen(null); } else remove();
+      const port = target.closest("[data-port]")?.getAttribute("data-port");
+      const edge = port?.[0] === "i" && graph.edges.find(([, , to, place]) => graph.nodes[to]!.name === focused && place === Number(port.slice(1)));
+      if (edge) cut(edge);
+      else if (focused && !port) { change(edit.remove(draft, focused)); setChosen(null); } else if (!port) remove();
     } else if (event.key === "Enter" && focused) setChosen({ node: focused });
     else if ((event.key === "m" || event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey)) && focused) onNode(focused, placeOf(target));
     else if (event.key === "+" || event.key === "=") board.current?.zoom(1.25);
