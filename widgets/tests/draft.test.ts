@@ -81,3 +81,10 @@ test("every edit is one step back and one forth; a new one forgets what was undo
   history.redo();
   expect([history.now, history.redoable]).toEqual(["d", false]);
 });
+
+test("what is added lies on nothing that is there", () => {
+  const there = [{ position: { x: 0, y: 0 }, height: 120 }, { position: { x: 284, y: 0 }, height: 90 }];
+  const [x, y] = edit.clear([140, 20], there);
+  expect(there.every(({ position, height }) => Math.abs(position.x - x) >= 212 || y >= position.y + height || y + 130 <= position.y)).toBe(true);
+  expect(edit.clear([900, 900], there)).toEqual([900, 900]);
+});

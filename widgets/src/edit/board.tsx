@@ -1,10 +1,11 @@
 // The sheet on which a flow is built: every node an element, every port a place to begin or end an edge.
 import { BaseEdge, ReactFlow, Position, type Connection, type ConnectionLineComponentProps, type InternalNode, type Edge as FlowEdge, type Node as FlowNode, type NodeChange, type ReactFlowInstance, type Viewport } from "@xyflow/react";
 import { memo, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
-import { ROW, box, hue, portY } from "../card";
+import { ROW, WIDTH, box, hue, portY } from "../card";
 import type { Draft, Edge, Graph, Problem } from "../model";
 import { glide } from "../parts";
 import { refusal, replaced, type Compat } from "../rules";
+import { clear } from "./draft";
 import { EditCard, type EditData, type Light } from "./card";
 import { onStage, type Place } from "./menu";
 
@@ -156,9 +157,8 @@ export function Board(props: Props) {
       const bounds = root.current!.getBoundingClientRect();
       const { x, y } = at ? { x: at.clientX - bounds.left, y: at.clientY - bounds.top } : centre();
       const { x: left, y: top, zoom } = view.current;
-      let [toX, toY] = [Math.round((x - left) / zoom - 106), Math.round((y - top) / zoom - (at ? 20 : 45))];
-      while (draft.nodes.some((node) => Math.abs((node.position?.[0] ?? 0) - toX) < 20 && Math.abs((node.position?.[1] ?? 0) - toY) < 20)) [toX, toY] = [toX + 28, toY + 28];
-      return [toX, toY];
+      const wanted: [number, number] = [Math.round((x - left) / zoom - WIDTH / 2), Math.round((y - top) / zoom - (at ? 20 : 45))];
+      return at ? wanted : clear(wanted, nodes);
     },
     focus: (node) => requestAnimationFrame(() => root.current?.querySelector<HTMLElement>(`.react-flow__node[data-id="${node}"]`)?.focus({ preventScroll: true })),
   };

@@ -1,6 +1,7 @@
 // The document that is edited, and each edit as a function from one document to the next. What feeds an input is decided
 // as flowkit/flow/draft.py does it, so that an edge appears at once; whether all of it makes sense, the kernel tells.
 import type { Draft, DraftNode, Edge, Entry, Given, Graph, Node, Offer, Port } from "../model";
+import { WIDTH } from "../card";
 import { scene } from "../scene";
 
 export type Catalog = ReadonlyMap<string, Entry>;
@@ -8,6 +9,8 @@ export type Fed =
   | { kind: "edge" | "parameter"; from: string }
   | { kind: "constant" | "default"; text: string }
   | { kind: "off" };
+
+const NEW = 160; // as high as most cards that are added
 
 export const OPTIONS: Record<string, unknown> = { outputs: [], map: [], retries: 0, delay: 1, timeout: null, checkpoint: true, cache: null, limit: null };
 
@@ -179,6 +182,14 @@ export function arrange(draft: Draft, known: Catalog, all = false): Draft {
   if (!all && draft.nodes.every((node) => node.position)) return draft;
   const { cards } = scene(wire(draft, known), [], new Set());
   return { ...draft, nodes: draft.nodes.map((node, at) => (!all && node.position ? node : { ...node, position: [Math.round(cards[at]!.x), Math.round(cards[at]!.y)] })) };
+}
+
+/** The place nearest to the wanted one at which a new card covers no other. */
+export function clear([x, y]: [number, number], others: readonly { position: { x: number; y: number }; height?: number }[]): [number, number] {
+  const tried: [number, number][] = [];
+  for (let column = -4; column <= 4; column++) for (let row = -8; row <= 8; row++) tried.push([x + column * 80, y + row * 50]);
+  tried.sort((one, two) => Math.hypot(one[0] - x, one[1] - y) - Math.hypot(two[0] - x, two[1] - y));
+  return tried.find(([left, top]) => others.every(({ position, height = 0 }) => Math.abs(position.x - left) > WIDTH + 24 || top > position.y + height + 16 || top + NEW < position.y)) ?? [x, y];
 }
 
 /** What is told of it to the kernel, and whether two are the same. */

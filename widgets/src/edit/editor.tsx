@@ -173,7 +173,7 @@ export function Editor({ store, leave }: { store: Store; leave: () => void }) {
       </header>
       {moved && (
         <p class="fk-problem fk-plain">The flow in the notebook has changed since. What is here is your draft of before.
-          <button type="button" class="fk-link" onClick={() => { kept.history = null; kept.seen = ""; setMoved(false); setChosen(null); store.ask("offer"); history.do(edit.arrange(offer.draft, known)); kept.history = history; kept.clean = history.now; kept.seen = edit.text(offer.draft); redraw(); }}>Take the notebook's</button>
+          <button type="button" class="fk-link" onClick={() => { change(edit.arrange(offer.draft, known)); kept.clean = history.now; setMoved(false); setChosen(null); }}>Take the notebook's</button>
           <button type="button" class="fk-link" onClick={() => setMoved(false)}>Keep mine</button>
         </p>
       )}
