@@ -101,6 +101,13 @@ class Artifacts:
         except OSError as error:
             raise Unavailable(f"cannot read the artifact {self.locate(path)}: {error.strerror or error}") from error
 
+    def holds(self, path: str) -> bool:
+        """Whether it lies within, and no link in it leads elsewhere."""
+        if self._local is None:
+            return True  # an object store knows no links
+        root = self._local.resolve()
+        return (root / path).resolve() == root / path
+
     def sizes(self, folder: str) -> dict[str, int]:
         """The files that lie in the folder itself, and how many bytes each has; empty if there is no folder."""
         try:

@@ -96,10 +96,46 @@ class Client:
         keep_failed: int = KEEP_FAILED,
     ) -> tuple[Deployment, bool]:
         """Deploy the notebook as it is now. False: it was deployed exactly so already, and nothing has changed."""
-        # A schedule must have every value; whoever runs a deployment by hand may still give one.
-        deployment, text = self._prepare(
-            notebooks.read(path), path, parameters or {}, policy or Policy(), complete=schedule is not None
+        return self._deploy(
+            notebooks.read(path),
+            path,
+            name,
+            parameters or {},
+            schedule,
+            policy or Policy(),
+            keep_succeeded,
+            keep_failed,
         )
+
+    def deploy_text(
+        self,
+        text: str,
+        path: str,
+        *,
+        name: str | None,
+        parameters: Mapping[str, Any],
+        schedule: Schedule | None,
+        policy: Policy,
+        keep_succeeded: int,
+        keep_failed: int,
+    ) -> tuple[Deployment, bool]:
+        """The same with a notebook's text, that has *path* on another machine."""
+        notebook = notebooks.parse(text, name=Path(path).name)
+        return self._deploy(notebook, path, name, parameters, schedule, policy, keep_succeeded, keep_failed)
+
+    def _deploy(
+        self,
+        notebook: Notebook,
+        path: str | Path,
+        name: str | None,
+        parameters: Mapping[str, Any],
+        schedule: Schedule | None,
+        policy: Policy,
+        keep_succeeded: int,
+        keep_failed: int,
+    ) -> tuple[Deployment, bool]:
+        # A schedule must have every value; whoever runs a deployment by hand may still give one.
+        deployment, text = self._prepare(notebook, path, parameters, policy, complete=schedule is not None)
         name = Path(path).stem if name is None else name
         if not NAME.fullmatch(name):
             raise UsageError(f"a deployment cannot be named {name!r}; {NAMING}; --name gives another")
@@ -167,6 +203,13 @@ class Client:
             if tz is not None:
                 raise UsageError(f"the schedule of {target} has a zone, {found.zone}; leave --tz out")
             schedule = found
+        return self._firings(schedule, count)
+
+    def firings(self, schedule: Schedule, *, count: int) -> tuple[Schedule, list[datetime]]:
+        """The next firings of a schedule that nobody has."""
+        return self._firings(cron.validate(schedule), count)
+
+    def _firings(self, schedule: Schedule, count: int) -> tuple[Schedule, list[datetime]]:
         firings: list[datetime] = []
         after: datetime | None = now()
         while after is not None and len(firings) < count:
@@ -198,6 +241,22 @@ class Client:
         if shared := sorted({"max_concurrent", "rate"} & (policy or {}).keys()):
             raise UsageError(f"{shared[0]} limits all runs of a deployment; deploy it with that, or leave it out")
         deployment, text = self._target(target, parameters or {}, policy or {})
+        return self._submit(deployment, text, key=key, name=name)
+
+    def submit_deployment(
+        self, name: str, *, parameters: Mapping[str, Any], key: str | None, policy: Mapping[str, Any]
+    ) -> Run:
+        """As ``submit``, of a name that is never read as a path."""
+        return self._submit(self._deployed(self.store.deployment(name), parameters, policy), None, key=key, name=None)
+
+    def submit_text(
+        self, text: str, path: str, *, parameters: Mapping[str, Any], key: str | None, policy: Mapping[str, Any]
+    ) -> Run:
+        """As ``submit``, of a notebook's text, that has *path* on another machine."""
+        notebook = notebooks.parse(text, name=Path(path).name)
+        return self._submit(*self._prepare(notebook, path, parameters, Policy(**policy)), key=key, name=None)
+
+    def _submit(self, deployment: Deployment, text: str | None, *, key: str | None, name: str | None) -> Run:
         run = Run.of(deployment, now=now(), key=key, name=name)
         stored, new = self.store.submit(run, text)
         if new:
@@ -235,7 +294,7 @@ class Client:
             only_failed: run the failed ones of these again, and nothing else.
         """
         deployment, at = self.store.deployment(name), now()
-        notebook = self._notebook(name)
+        notebook = self._snapshot(deployment)
         runs = []
         for number, text in enumerate(values):
             value = notebook.from_text({parameter: text})
@@ -297,6 +356,12 @@ class Client:
 
     def cancel(self, run: str) -> Run:
         return self.store.cancel(self.store.run(run).id, now=now())
+
+    def cancel_backfill(self, id: str) -> Backfill:
+        """All of its runs that have not ended. Raises: NotFound."""
+        self.store.backfills(id)
+        self.store.cancel_backfill(id, now=now())
+        return self.store.backfills(id)[0]
 
     def forget(self, run: str) -> None:
         """Delete the run with its events and artifacts. One that has not ended is cancelled, which may take seconds."""
@@ -365,6 +430,23 @@ class Client:
                 found.setdefault(name, Queue(name=name, waiting=0, running=0, max_concurrent=None, oldest=None))
         return [found[name] for name in sorted(found)]
 
+    def parameters(self, name: str) -> list[dict[str, Any]]:
+        """What a run of the deployment takes, with the values it has if none are given."""
+        deployment = self.store.deployment(name)
+        return [
+            {
+                "name": one.name,
+                "type": one.type,
+                "default": repr(deployment.parameters[one.name]) if one.name in deployment.parameters else one.default,
+                "help": one.help,
+            }
+            for one in self._snapshot(deployment).parameters or ()
+        ]
+
+    def redis(self) -> dict[str, float] | None:
+        """Figures of Redis, see ``Broker.figures``; None: there is none."""
+        return self.broker.figures()
+
     def limit_queue(self, name: str, at_once: int | None) -> None:
         if not NAME.fullmatch(name):
             raise UsageError(f"a queue cannot be named {name!r}; {NAMING}")
@@ -387,16 +469,21 @@ class Client:
     ) -> tuple[Deployment, str | None]:
         if _is_notebook(target):
             return self._prepare(notebooks.read(target), target, parameters, Policy(**policy))
-        deployment = self._deployment(str(target))
-        notebook = self._notebook(target)
+        return self._deployed(self._deployment(str(target)), parameters, policy), None
+
+    def _deployed(self, deployment: Deployment, parameters: Mapping[str, Any], policy: Mapping[str, Any]) -> Deployment:
+        """With these differences, for one run."""
+        notebook = self._snapshot(deployment)
         values = notebook.check({**deployment.parameters, **parameters})
         changed = self._possible(replace(deployment.policy, **policy), notebook)
-        return replace(deployment, parameters=values, policy=changed), None
+        return replace(deployment, parameters=values, policy=changed)
 
     def _notebook(self, target: str | Path) -> Notebook:
         if _is_notebook(target):
             return notebooks.read(target)
-        deployment = self._deployment(str(target))
+        return self._snapshot(self._deployment(str(target)))
+
+    def _snapshot(self, deployment: Deployment) -> Notebook:
         return notebooks.parse(self.store.snapshot(deployment.snapshot), name=Path(deployment.notebook).name)
 
     def _deployment(self, name: str) -> Deployment:

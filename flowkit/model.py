@@ -513,6 +513,56 @@ class Pass:
     error: str | None = None  #: of the newest of them
 
 
+class Role(StrEnum):
+    """What somebody may do over HTTP; each may also what those before it may."""
+
+    VIEWER = "viewer"  # look at everything
+    OPERATOR = "operator"  # run what is deployed, cancel, retry, pause
+    ADMIN = "admin"  # deploy notebooks, which is to run any code; webhooks; who may what
+
+    def covers(self, other: Role) -> bool:
+        order = list(Role)
+        return order.index(self) >= order.index(other)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """Lets a program or a browser in. Its secret is shown once, when it is made; the store has a digest of it."""
+
+    id: str
+    name: str  #: whose it is, or what for
+    role: Role
+    created: datetime
+    expires: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "role": self.role.value,
+            "created": iso(self.created),
+            "expires": iso(self.expires),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """Something that somebody did, or tried to do, over HTTP."""
+
+    id: int = 0  #: grows; set by the store
+    at: datetime
+    who: str  #: the token's name
+    role: str | None  #: None: nobody was let in
+    what: str  #: method and path
+    status: int  #: of the answer
+    address: str  #: from where
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("id", "who", "role", "what", "status", "address")} | {
+            "at": iso(self.at)
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Why a run is not claimed, though nothing is wrong with it."""

@@ -12,7 +12,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from flowkit.events import Event, Usage, fold, kernel, usage
-from flowkit.model import Backfill, Deployment, Limit, NodeRun, Queue, Reason, Run, Skip, State, Wait, Worker, size
+from flowkit.model import (
+    Act,
+    Backfill,
+    Deployment,
+    Limit,
+    NodeRun,
+    Queue,
+    Reason,
+    Run,
+    Skip,
+    State,
+    Token,
+    Wait,
+    Worker,
+    size,
+)
 
 if TYPE_CHECKING:
     from flowkit.doctor import Finding
@@ -176,6 +191,21 @@ def queues_table(queues: Iterable[Queue], at: datetime) -> Table:
         limit = "none" if queue.max_concurrent is None else str(queue.max_concurrent)
         since = f"{local(queue.oldest)}, {span(at - queue.oldest)} ago" if queue.oldest else ""
         table.add(queue.name, str(queue.waiting), str(queue.running), limit, since)
+    return table
+
+
+def tokens_table(tokens: Iterable[Token], at: datetime) -> Table:
+    table = Table("token", "name", "role", "made", "expires")
+    for token in tokens:
+        until = local(token.expires) if token.expires > at else f"{local(token.expires)}, over"
+        table.add(token.id, token.name, token.role, local(token.created), until)
+    return table
+
+
+def acts_table(acts: Iterable[Act]) -> Table:
+    table = Table("when", "who", "role", "what", ">status", "from")
+    for act in acts:
+        table.add(local(act.at), act.who, act.role or "", act.what, str(act.status), act.address)
     return table
 
 

@@ -12,12 +12,15 @@ import pytest
 from flowkit.cli import cli
 from flowkit.config import Config
 from flowkit.model import EXIT_CODES, MOVES, Cause, State
+from flowkit.server.api import make_api
+from flowkit.server.guard import needed
 from tests.flow.written import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")]}
 REFERENCE = ROOT / "docs" / "cli.md"
+API = ROOT / "docs" / "api.md"
 
 
 def commands(group: click.Group = cli, path: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -114,5 +117,37 @@ def test_every_flowkit_command_in_the_documents_exists(name: str) -> None:
                 assert word in options, line
 
 
+def generated_api() -> str:
+    """docs/api.md: every route, who may, and what it takes."""
+    app = make_api(*[None] * 4)  # type: ignore[arg-type]  # what a route does it says without doing it
+    told = app.openapi()
+    parts = [
+        "# The API\n\nEvery route of `flowkit dashboard`, as its OpenAPI description has it; written by `make docs`.\n"
+    ]
+    parts += [f"{told['info']['description'].strip()}\n", "The description itself: `GET /api/v1/openapi.json`.\n"]
+    tag = None
+    for path, methods in told["paths"].items():
+        for method, route in methods.items():
+            if route["tags"][0] != tag:
+                tag = route["tags"][0]
+                parts.append(f"\n## {tag.capitalize()}\n\n| | for | takes | |\n|---|---|---|---|\n")
+            takes = [f"`{one['name']}`" for one in route.get("parameters", []) if one["in"] != "path"]
+            body = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            name = next((one["$ref"] for one in (body, *body.get("anyOf", ())) if "$ref" in one), "/").rpartition("/")[
+                2
+            ]
+            if name:
+                takes += [f"`{field}`" for field in told["components"]["schemas"][name]["properties"]]
+            said = " ".join(route.get("description", route["summary"]).split())
+            role = needed(path, method.upper()) or "anybody"
+            parts.append(f"| `{method.upper()} {path}` | {role} | {', '.join(takes)} | {said} |\n")
+    return "\n".join(parts).replace("|\n\n|", "|\n|")
+
+
+def test_the_reference_of_the_api_is_what_it_says_of_itself() -> None:
+    assert API.read_text() == generated_api(), "run: make docs"
+
+
 if __name__ == "__main__":
     REFERENCE.write_text(generated())
+    API.write_text(generated_api())

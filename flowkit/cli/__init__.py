@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from flowkit.cli import deployments, limits, processes, runs, schedules
+from flowkit.cli import access, deployments, limits, processes, runs, schedules
 from flowkit.cli.options import INTERRUPTED
 from flowkit.errors import FlowkitError
 
@@ -43,6 +43,8 @@ for command in (
     limits.queue,
     limits.limits,
     limits.limit,
+    access.token,
+    access.audit,
     processes.worker,
     processes.dashboard,
     processes.up,

@@ -50,15 +50,17 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=5006, show_default=True, help="0 takes a free one.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="To listen on; another needs a token.")
+@click.option("--host", "hosts", multiple=True, help="A name by which browsers call it, besides the address.")
 @click.option("--socket", type=click.Path(path_type=Path), help="A Unix socket to serve a proxy on, not a port.")
-def dashboard(port: int, socket: Path | None) -> None:
-    """Serve the dashboard on this machine until Ctrl-C."""
-    from flowkit.server.dashboard import serve
+def dashboard(port: int, address: str, hosts: tuple[str, ...], socket: Path | None) -> None:
+    """Serve the dashboard and the API until Ctrl-C."""
+    from flowkit.server.process import serve
 
     if socket is not None:
         _end_with_parent()  # nobody else could find it
     with connect() as client:
-        serve(client.store, client.artifacts, port=port, place=socket)
+        serve(client.store, client.artifacts, client, port=port, address=address, hosts=hosts, place=socket)
 
 
 @click.command()

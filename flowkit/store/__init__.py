@@ -7,7 +7,9 @@ what comes out is the frozen data of ``flowkit.model``.
 
 from __future__ import annotations
 
+from flowkit.store.access import Access
 from flowkit.store.backfills import Backfills
+from flowkit.store.changes import Changes
 from flowkit.store.deployments import Deployments
 from flowkit.store.events import Events
 from flowkit.store.limits import Limits
@@ -20,7 +22,7 @@ from flowkit.store.workers import Workers
 __all__ = ["MAX_CRASHES", "Store"]
 
 
-class Store(Deployments, Schedules, Backfills, Runs, Limits, Events, Workers, Retention, Secrets):
+class Store(Deployments, Schedules, Backfills, Runs, Limits, Events, Workers, Retention, Secrets, Access, Changes):
     """All that can be said to the database, used from any number of threads. ``Store.open(url)``, then ``close``.
 
     Each of its parts is one noun over the same ``Database``. All instants are aware UTC and come in as arguments.

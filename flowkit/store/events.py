@@ -47,13 +47,20 @@ class Events(Database):
             return True
 
     def events(
-        self, run: str, *, attempt: int | None = None, after: int = 0, output: bool | None = None
+        self,
+        run: str,
+        *,
+        attempt: int | None = None,
+        after: int = 0,
+        output: bool | None = None,
+        limit: int | None = None,
     ) -> tuple[int, list[Event]]:
         """What an attempt recorded after position *after*, in order, and the position to go on from.
 
         Args:
             attempt: None: the newest. Whoever follows a run names it: each attempt counts its own positions.
             output: True for what it printed alone, which may be much; False for all else; None for both.
+            limit: so many pieces at most, each as large as its worker had it at once; ask again from the position on.
         """
         newest = sa.select(runs.c.attempt).where(runs.c.id == run).scalar_subquery()
         query = (
@@ -65,7 +72,7 @@ class Events(Database):
         if output is not None:
             query = query.where(events.c.output == output)
         with self.reading() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(query.limit(limit)).all()
         position = rows[-1].seq if rows else after
         return position, [Event.from_json(pairs) for row in rows for pairs in json.loads(row.chunk)]
 

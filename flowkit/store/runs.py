@@ -50,6 +50,13 @@ ORDERED: Mapping[str, sa.ColumnElement[Any]] = {
 Statement = TypeVar("Statement", sa.Update, sa.Select[Any])
 
 
+class Place(NamedTuple):
+    """Where a run stands among all, by when it was submitted; whether it is there (any more) or not."""
+
+    created: datetime
+    id: str
+
+
 class Beat(NamedTuple):
     """What a running run's row says of it."""
 
@@ -288,9 +295,13 @@ class Runs(Database):
         self,
         *,
         limit: int = 50,
-        before: Run | None = None,
+        before: Run | Place | None = None,
         deployment: str | None = None,
         states: Iterable[State] = (),
+        queue: str | None = None,
+        notebook: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> list[Run]:
         """Newest first, by when they were submitted.
 
@@ -298,8 +309,18 @@ class Runs(Database):
             before: go on after this one, the last of the page before.
             deployment: only its runs.
             states: only runs in one of these; empty for all.
+            notebook: only runs of the notebook with this path.
+            since: only those submitted then or later; *until*: before.
         """
         query = sa.select(runs).order_by(runs.c.created.desc(), runs.c.id.desc()).limit(limit)
+        if queue is not None:
+            query = query.where(runs.c.queue == queue)
+        if notebook is not None:
+            query = query.where(runs.c.notebook == notebook)
+        if since is not None:
+            query = query.where(runs.c.created >= since)
+        if until is not None:
+            query = query.where(runs.c.created < until)
         if before is not None:
             query = query.where(
                 sa.tuple_(runs.c.created, runs.c.id)
@@ -356,6 +377,12 @@ class Runs(Database):
         with self.reading() as connection:
             found = {State(state): count for state, count in connection.execute(query)}
         return {state: found.get(state, 0) for state in State if state is not State.SKIPPED}
+
+    def tally(self) -> dict[tuple[str | None, State], int]:
+        """How many runs there are of each deployment, None for those of none, and in each state."""
+        query = sa.select(runs.c.deployment, runs.c.state, sa.func.count()).group_by(runs.c.deployment, runs.c.state)
+        with self.reading() as connection:
+            return {(name, State(state)): many for name, state, many in connection.execute(query)}
 
     def depth(self, now: datetime) -> dict[str, int]:
         """How many runs wait in each queue that has any: runnable ones and those not available yet."""
@@ -433,8 +460,8 @@ def keep_snapshot(database: Database, connection: sa.Connection, digest: str, no
         connection.execute(new)
 
 
-def to_run(row: sa.Row[Any]) -> Run:
-    pairs = dict(row._mapping)
+def to_run(row: sa.Row[Any] | Mapping[str, Any]) -> Run:
+    pairs = dict(row if isinstance(row, Mapping) else row._mapping)
     del pairs["queue"], pairs["priority"], pairs["beat"], pairs["place"]
     return Run(
         **pairs

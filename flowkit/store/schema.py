@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -104,6 +105,41 @@ class Instant(TypeDecorator[datetime]):
 
 
 metadata = MetaData()
+
+# Of ``changes``, below.
+SQLITE_TRIGGERS = (
+    """CREATE TRIGGER runs_new AFTER INSERT ON runs BEGIN
+         INSERT INTO changes (xid, run, attempt, state, at)
+         VALUES (0, NEW.id, NEW.attempt, NEW.state, strftime('%s', 'now') + 0);
+       END""",
+    """CREATE TRIGGER runs_moved AFTER UPDATE OF state, cancelling, attempt ON runs
+       WHEN OLD.state IS NOT NEW.state OR OLD.cancelling IS NOT NEW.cancelling OR OLD.attempt IS NOT NEW.attempt BEGIN
+         INSERT INTO changes (xid, run, attempt, state, at)
+         VALUES (0, NEW.id, NEW.attempt, NEW.state, strftime('%s', 'now') + 0);
+       END""",
+    """CREATE TRIGGER events_new AFTER INSERT ON events WHEN NOT NEW.output BEGIN
+         INSERT INTO changes (xid, run, attempt, seq, at)
+         VALUES (0, NEW.run, NEW.attempt, NEW.seq, strftime('%s', 'now') + 0);
+       END""",
+)
+POSTGRES_TRIGGERS = (
+    """CREATE FUNCTION flowkit_run_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+         INSERT INTO changes (xid, run, attempt, state, at) VALUES (
+           pg_current_xact_id()::text::bigint, NEW.id, NEW.attempt, NEW.state, extract(epoch FROM clock_timestamp()));
+         RETURN NULL;
+       END $$""",
+    """CREATE FUNCTION flowkit_events_recorded() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+         INSERT INTO changes (xid, run, attempt, seq, at) VALUES (
+           pg_current_xact_id()::text::bigint, NEW.run, NEW.attempt, NEW.seq, extract(epoch FROM clock_timestamp()));
+         RETURN NULL;
+       END $$""",
+    """CREATE TRIGGER runs_new AFTER INSERT ON runs FOR EACH ROW EXECUTE FUNCTION flowkit_run_changed()""",
+    """CREATE TRIGGER runs_moved AFTER UPDATE OF state, cancelling, attempt ON runs FOR EACH ROW
+       WHEN (OLD.state <> NEW.state OR OLD.cancelling <> NEW.cancelling OR OLD.attempt <> NEW.attempt)
+       EXECUTE FUNCTION flowkit_run_changed()""",
+    """CREATE TRIGGER events_new AFTER INSERT ON events FOR EACH ROW WHEN (NOT NEW.output)
+       EXECUTE FUNCTION flowkit_events_recorded()""",
+)
 
 snapshots = Table(
     "snapshots",
@@ -322,3 +358,46 @@ secrets = Table(
     Column("name", Name, primary_key=True),
     Column("value", String, nullable=False),
 )
+
+# Who may come in by HTTP.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Name, primary_key=True),
+    Column("name", Name, nullable=False),
+    Column("role", String, nullable=False),
+    Column("digest", Name, nullable=False),  # SHA-256 of the secret
+    Column("created", Instant, nullable=False),
+    Column("expires", Instant, nullable=False),
+    UniqueConstraint("digest", name="tokens_digest"),
+)
+
+# What was done by HTTP, and by whom.
+acts = Table(
+    "acts",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("who", String, nullable=False),
+    Column("role", String),
+    Column("what", String, nullable=False),
+    Column("status", Number, nullable=False),
+    Column("address", String, nullable=False),
+    Index("acts_at", "at"),
+)
+
+# That something happened, in the transaction in which it did: written by triggers, so no statement can forget it.
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("xid", BigInteger, nullable=False),  # PostgreSQL's transaction: ids are given before commits, see changes.py
+    Column("run", Name, nullable=False),
+    Column("attempt", Number, nullable=False),
+    Column("state", String),  # what the run became; null: events were recorded
+    Column("seq", Number),  # of those events
+    Column("at", BigInteger, nullable=False),  # seconds since 1970, by the database's clock
+    Index("changes_in_order", "xid", "id"),
+)
+
+TRIGGERS = {"sqlite": SQLITE_TRIGGERS, "postgresql": POSTGRES_TRIGGERS}

@@ -97,6 +97,20 @@ class Broker:
             raise Unavailable(f"Redis at {self.address} does not tell about itself: {_reason(error)}") from error
         return {"version": found["redis_version"], "policy": found.get("maxmemory_policy", "noeviction")}
 
+    def figures(self) -> dict[str, float] | None:
+        """Of a Redis: what it holds, may hold, has thrown away and was asked for. None: it is SQLite."""
+        if self._config.redis_url is None:
+            return None
+        try:
+            found = self._lane("default").conn.info()
+        except redis.RedisError as error:
+            raise Unavailable(f"Redis at {self.address} does not tell about itself: {_reason(error)}") from error
+        names = (
+            *("used_memory", "maxmemory", "connected_clients", "evicted_keys"),
+            *("keyspace_hits", "keyspace_misses", "total_commands_processed"),
+        )
+        return {name: float(found.get(name, 0)) for name in names}
+
     def ring(self, queue: str, run: str, *, priority: int = 0) -> bool:
         """Wake a worker of *queue*. Best effort and after the commit, never before: False if nobody was reached."""
         try:

@@ -48,6 +48,10 @@ SNAPSHOTS = 8
 
 #: How long it is known which firings did not run.
 SKIPS_KEPT = timedelta(days=90)
+#: How long whoever follows the events of all runs may be away.
+CHANGES_KEPT = timedelta(hours=6)
+#: How long it is known who did what by HTTP.
+ACTS_KEPT = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +344,8 @@ class Dispatcher:
             self._store.forget([run.id for run in runs])
             log.info("forgot %d runs beyond their retention", len(runs))
         self._store.forget_skips(before=self._clock.now() - SKIPS_KEPT)
+        self._store.forget_changes(before=self._clock.now() - CHANGES_KEPT)
+        self._store.forget_acts(before=self._clock.now() - ACTS_KEPT)
         for run in self._results.trim(self._store):
             log.info("forgot the kept results of run %s of %s: too many are kept of it", run.id[:8], run.label)
         if self._clock.monotonic() - self._expired >= EXPIRE:

@@ -7,11 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from flowkit.store import Store
 
@@ -38,11 +39,11 @@ def browser() -> Iterator[Browser]:
 class Dashboard:
     """``flowkit dashboard``, as a person starts it."""
 
-    def __init__(self, home: Path, *, port: int = 0) -> None:
+    def __init__(self, home: Path, *, port: int = 0, more: Sequence[str] = ()) -> None:
         settings = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWKIT_", "REDIS_"))}
         self.home = home
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "flowkit", "dashboard", "--port", str(port)],
+            [sys.executable, "-m", "flowkit", "dashboard", "--port", str(port), *more],
             env=settings | {"FLOWKIT_HOME": str(home)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -50,7 +51,19 @@ class Dashboard:
         )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
-        self.url = self.line.removeprefix("dashboard: ").strip()
+        self.link = self.line.removeprefix("dashboard: ").strip()
+        self.url = self.link.partition("?")[0]
+
+    def cookie(self) -> tuple[str, str]:
+        """What the link becomes in a browser."""
+        answer = httpx.get(self.link)
+        assert answer.status_code == 303, answer.text
+        [(name, value)] = answer.cookies.items()
+        return name, value
+
+    def enter(self, context: BrowserContext) -> None:
+        name, value = self.cookie()
+        context.add_cookies([{"name": name, "value": value, "url": self.url}])
 
     def store(self) -> Store:
         """What it shows, to be filled while it runs."""
@@ -60,7 +73,7 @@ class Dashboard:
         """Its exit code, and what else it printed."""
         self.process.send_signal(how)
         try:
-            out, err = self.process.communicate(timeout=10)
+            out, err = self.process.communicate(timeout=40)  # a busy machine takes its time over the end of a Python
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

@@ -258,11 +258,12 @@ def fill(store: Store, artifacts: Artifacts, *, runs: int = 60) -> dict[str, Run
 
 
 if __name__ == "__main__":
-    from flowkit.server.dashboard import serve
+    from flowkit.client import Client
+    from flowkit.config import Config
+    from flowkit.server.process import serve
 
     folder = Path(sys.argv[1])
-    artifacts = Artifacts(str(folder / "artifacts"))
-    with Store.open(f"sqlite:///{folder / 'flowkit.db'}") as store:
+    with Client(Config.from_env({"FLOWKIT_HOME": str(folder)})) as client:
         if len(sys.argv) > 2:
-            fill(store, artifacts, runs=int(sys.argv[2]))
-        serve(store, artifacts, port=0)
+            fill(client.store, client.artifacts, runs=int(sys.argv[2]))
+        serve(client.store, client.artifacts, client, port=0)

@@ -33,6 +33,9 @@ def test_a_migrated_database_equals_a_fresh_one(two_urls: tuple[str, str]) -> No
     Store.open(migrated).close()
     with engine(fresh) as made:
         schema.metadata.create_all(made)
+        with made.begin() as connection:
+            for trigger in schema.TRIGGERS[made.dialect.name]:
+                connection.exec_driver_sql(trigger)
         expected = description(made)
 
     with engine(migrated) as upgraded:
@@ -107,8 +110,21 @@ def description(made: sa.Engine) -> dict[str, Any]:
             "unique": sorted(inspector.get_unique_constraints(name), key=str),
             "checks": checks,
             "indexes": indexes(made, name),
+            "triggers": triggers(made, name),
         }
     return tables
+
+
+def triggers(made: sa.Engine, table: str) -> list[str]:
+    """With what they do."""
+    query = (
+        f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{table}'"
+        if made.dialect.name == "sqlite"
+        else "SELECT pg_get_triggerdef(t.oid) || p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
+        f"WHERE NOT t.tgisinternal AND t.tgrelid = '{table}'::regclass"
+    )
+    with made.connect() as connection:
+        return sorted(words(definition) for definition in connection.exec_driver_sql(query).scalars())
 
 
 def indexes(made: sa.Engine, table: str) -> list[str]:

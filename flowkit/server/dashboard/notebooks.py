@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 import threading
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
-from tornado.web import RequestHandler
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 
 from flowkit.artifacts import Artifacts, notebook_path
 from flowkit.errors import NotFound, Unavailable
@@ -20,8 +22,6 @@ from flowkit.store import Store
 #: Rendered notebooks of runs that have ended, kept for whoever looks next.
 KEPT = 16
 
-Route = tuple[str, type[RequestHandler], dict[str, Any]]
-
 
 class Notebooks:
     """The executed notebooks of the store's runs. Used from several threads."""
@@ -31,17 +31,13 @@ class Notebooks:
         self._artifacts = artifacts
         self._rendered: OrderedDict[tuple[str, int, datetime], str] = OrderedDict()
         self._lock = threading.Lock()
-        self.threads = ThreadPoolExecutor(2, thread_name_prefix="flowkit-notebook")
 
     def routes(self) -> list[Route]:
-        """``/notebook/<run>/<attempt>``, and the same with ``.ipynb``, for a Tornado application."""
-        # A whole id and a number: no part of a request ever becomes a path.
-        place = r"/notebook/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/([0-9]{1,6})"
-        given = {"notebooks": self}
-        return [(place, _Shown, given), (place + r"\.ipynb", _File, given)]
-
-    def close(self) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        """``/notebook/<run>/<attempt>``, and the same with ``.ipynb``."""
+        return [
+            Route("/notebook/{id}/{attempt:int}.ipynb", self._file),
+            Route("/notebook/{id}/{attempt:int}", self._document),
+        ]
 
     def shown(self, id: str, attempt: int) -> str:
         run = self._store.run(id)
@@ -73,53 +69,39 @@ class Notebooks:
             raise NotFound(f"attempt {attempt} of run {run.id[:8]} {'left' if run.state.final else 'has saved'} none")
         return found
 
-
-class _Answer(RequestHandler):
-    def initialize(self, notebooks: Notebooks) -> None:
-        self.notebooks = notebooks
-
-    def set_default_headers(self) -> None:
-        self.set_header("Content-Security-Policy", document.POLICY)
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.set_header("Cache-Control", "private, no-cache")
-
-    async def get(self, id: str, attempt: str) -> None:
-        # Neither the store's answer, nor a file from far away, nor rendering may hold up the other browsers.
-        loop = asyncio.get_running_loop()
-        try:
-            self.finish(await loop.run_in_executor(self.notebooks.threads, self._make, id, int(attempt)))
-        except (NotFound, Unavailable, ValueError) as error:
-            self.set_status(404 if isinstance(error, NotFound) else 502)
-            self.set_header("Content-Type", "text/html; charset=utf-8")
-            self.clear_header("Content-Disposition")
-            self.finish(document.message(f"There is no notebook to show: {error}."))
-
-    def _make(self, id: str, attempt: int) -> str | bytes:
-        """In another thread."""
-        raise NotImplementedError
-
-
-class _Shown(_Answer):
-    def _make(self, id: str, attempt: int) -> str:
-        rendered = self.notebooks.shown(id, attempt)
-        theme = self.get_query_argument("theme", "")
+    async def _document(self, request: Request) -> Response:
+        theme = request.query_params.get("theme", "")
         # The page around it may have been told to be light or dark, whatever the browser is.
-        return rendered.replace("<html", f'<html style="color-scheme: {theme}"', 1) if theme in _THEMES else rendered
+        style = f'<html style="color-scheme: {theme}"' if theme in _THEMES else "<html"
+        # Neither the store's answer, nor a file from far away, nor rendering may hold up the other browsers.
+        return await run_in_threadpool(
+            self._answer, request, lambda *which: HTMLResponse(self.shown(*which).replace("<html", style, 1))
+        )
+
+    async def _file(self, request: Request) -> Response:
+        def made(id: str, attempt: int) -> Response:
+            name = {"Content-Disposition": f'attachment; filename="{id[:8]}-{attempt}.ipynb"'}
+            return Response(self.file(id, attempt), headers=name, media_type="application/x-ipynb+json")
+
+        return await run_in_threadpool(self._answer, request, made)
+
+    def _answer(self, request: Request, make: Callable[[str, int], Response]) -> Response:
+        try:
+            answer = make(_whole(request.path_params["id"]), request.path_params["attempt"])
+        except (NotFound, Unavailable, ValueError) as error:
+            said = document.message(f"There is no notebook to show: {error}.")
+            answer = HTMLResponse(said, 404 if isinstance(error, NotFound) else 502)
+        answer.headers["Content-Security-Policy"] = document.POLICY
+        answer.headers["Cache-Control"] = "private, no-cache"
+        return answer
 
 
 _THEMES = ("light", "dark")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class _File(_Answer):
-    def set_default_headers(self) -> None:
-        super().set_default_headers()
-        self.set_header("Content-Type", "application/x-ipynb+json")
-
-    async def get(self, id: str, attempt: str) -> None:
-        self.set_header("Content-Disposition", f'attachment; filename="{id[:8]}-{attempt}.ipynb"')
-        await super().get(id, attempt)
-
-    def _make(self, id: str, attempt: int) -> bytes:
-        return self.notebooks.file(id, attempt)
+def _whole(id: str) -> str:
+    """No part of a request ever becomes a path that is not this."""
+    if not _ID.fullmatch(id):
+        raise NotFound("a run is named by its whole id")
+    return id

@@ -117,7 +117,7 @@ class Page {
     if (this.trying) return;
     this.trying = true;
     fetch(location.pathname, { method: "GET", cache: "no-store" })
-      .then((answer) => answer.ok && location.reload(), () => {})
+      .then((answer) => (answer.ok || answer.status === 401) && location.reload(), () => {})
       .finally(() => setTimeout(() => (this.trying = false), 2000));
   }
 

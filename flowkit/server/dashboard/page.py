@@ -58,7 +58,8 @@ class RunsPage(JSComponent):
 
     # One module in three files.
     _esm = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "run.js", "parts.js"))
-    _stylesheets = [_FOLDER / "page.css"]  # noqa: RUF012  # Panel's own attribute
+    # Its text, not its path: it needs no route of its own then.
+    _stylesheets = [(_FOLDER / "page.css").read_text(encoding="utf-8")]  # noqa: RUF012  # Panel's own attribute
 
     def __init__(self, ask: Callable[[Any], None], **params: Any) -> None:
         super().__init__(**params)

@@ -14,6 +14,40 @@ down_revision = None
 NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 INSTANT = sa.DateTime(timezone=True)
 
+SQLITE_TRIGGERS = (
+    """CREATE TRIGGER runs_new AFTER INSERT ON runs BEGIN
+         INSERT INTO changes (xid, run, attempt, state, at)
+         VALUES (0, NEW.id, NEW.attempt, NEW.state, strftime('%s', 'now') + 0);
+       END""",
+    """CREATE TRIGGER runs_moved AFTER UPDATE OF state, cancelling, attempt ON runs
+       WHEN OLD.state IS NOT NEW.state OR OLD.cancelling IS NOT NEW.cancelling OR OLD.attempt IS NOT NEW.attempt BEGIN
+         INSERT INTO changes (xid, run, attempt, state, at)
+         VALUES (0, NEW.id, NEW.attempt, NEW.state, strftime('%s', 'now') + 0);
+       END""",
+    """CREATE TRIGGER events_new AFTER INSERT ON events WHEN NOT NEW.output BEGIN
+         INSERT INTO changes (xid, run, attempt, seq, at)
+         VALUES (0, NEW.run, NEW.attempt, NEW.seq, strftime('%s', 'now') + 0);
+       END""",
+)
+POSTGRES_TRIGGERS = (
+    """CREATE FUNCTION flowkit_run_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+         INSERT INTO changes (xid, run, attempt, state, at) VALUES (
+           pg_current_xact_id()::text::bigint, NEW.id, NEW.attempt, NEW.state, extract(epoch FROM clock_timestamp()));
+         RETURN NULL;
+       END $$""",
+    """CREATE FUNCTION flowkit_events_recorded() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+         INSERT INTO changes (xid, run, attempt, seq, at) VALUES (
+           pg_current_xact_id()::text::bigint, NEW.run, NEW.attempt, NEW.seq, extract(epoch FROM clock_timestamp()));
+         RETURN NULL;
+       END $$""",
+    """CREATE TRIGGER runs_new AFTER INSERT ON runs FOR EACH ROW EXECUTE FUNCTION flowkit_run_changed()""",
+    """CREATE TRIGGER runs_moved AFTER UPDATE OF state, cancelling, attempt ON runs FOR EACH ROW
+       WHEN (OLD.state <> NEW.state OR OLD.cancelling <> NEW.cancelling OR OLD.attempt <> NEW.attempt)
+       EXECUTE FUNCTION flowkit_run_changed()""",
+    """CREATE TRIGGER events_new AFTER INSERT ON events FOR EACH ROW WHEN (NOT NEW.output)
+       EXECUTE FUNCTION flowkit_events_recorded()""",
+)
+
 
 def upgrade() -> None:
     op.create_table(
@@ -174,6 +208,41 @@ def upgrade() -> None:
         sa.Column("name", NAME, primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
     )
+    op.create_table(
+        "tokens",
+        sa.Column("id", NAME, primary_key=True),
+        sa.Column("name", NAME, nullable=False),
+        sa.Column("role", sa.Text, nullable=False),
+        sa.Column("digest", NAME, nullable=False),
+        sa.Column("created", INSTANT, nullable=False),
+        sa.Column("expires", INSTANT, nullable=False),
+        sa.UniqueConstraint("digest", name="tokens_digest"),
+    )
+    op.create_table(
+        "acts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        sa.Column("at", INSTANT, nullable=False),
+        sa.Column("who", sa.Text, nullable=False),
+        sa.Column("role", sa.Text),
+        sa.Column("what", sa.Text, nullable=False),
+        sa.Column("status", sa.Integer, nullable=False),
+        sa.Column("address", sa.Text, nullable=False),
+    )
+    _index("acts_at", "acts", ["at"])
+    op.create_table(
+        "changes",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        sa.Column("xid", sa.BigInteger, nullable=False),
+        sa.Column("run", NAME, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("state", sa.Text),
+        sa.Column("seq", sa.Integer),
+        sa.Column("at", sa.BigInteger, nullable=False),
+    )
+    _index("changes_in_order", "changes", ["xid", "id"])
+    connection = op.get_bind()
+    for trigger in SQLITE_TRIGGERS if connection.dialect.name == "sqlite" else POSTGRES_TRIGGERS:
+        connection.exec_driver_sql(trigger)
 
 
 def _index(name: str, table: str, columns: Sequence[str | sa.TextClause], where: str | None = None) -> None:

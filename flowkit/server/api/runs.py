@@ -1,0 +1,219 @@
+"""Runs: submitted, looked at, cancelled, tried again; what they said and left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import IO, Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query
+from pydantic import AwareDatetime, Field
+from starlette.responses import Response, StreamingResponse
+
+from flowkit.errors import NotFound
+from flowkit.events import Event, fold, kernel, usage
+from flowkit.model import Policy, Run, State, now
+from flowkit.server.api import examples
+from flowkit.server.api.deployments import PolicyBody
+from flowkit.server.api.parts import Body, Cursor, Limit, Parts, file, page, page_of, read, told
+from flowkit.server.problems import Answer
+from flowkit.shelf import kept_path
+from flowkit.store.runs import Place
+
+Id = Annotated[str, Path(max_length=100, description="Of a run: its id, or the beginning of it.")]
+Attempt = Annotated[int | None, Query(ge=1, lt=2**31, description="The newest, if none is given.")]
+Key = Annotated[str | None, Header(max_length=200, description="The same key again gives the same run.")]
+StateName = Annotated[str, Field(pattern="^(pending|running|succeeded|failed|cancelled)$")]
+
+#: Characters of output in one answer of events, about.
+CHUNKS = 500
+#: Bytes of a log as text: its end.
+LOG = 10_000_000
+
+
+class RunBody(Body):
+    deployment: str = Field(max_length=200, examples=["flight_delays"])
+    parameters: dict[str, Any] = Field({}, description="Laid over the deployment's own.")
+    policy: Annotated[PolicyBody, Field(description="What differs from the deployment's.")] = PolicyBody()
+
+
+class NotebookRunBody(Body):
+    notebook: str = Field(description="The notebook's file, as text.", examples=['{"cells": [], "metadata": {}}'])
+    path: str = Field(max_length=4096, description="Where it is on the machine it comes from.", examples=["a.ipynb"])
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    policy: PolicyBody = PolicyBody()
+
+
+class RetryBody(Body):
+    node: str | None = Field(None, max_length=500, description="Compute it again, and what depends on it.")
+
+
+def routes(parts: Parts) -> APIRouter:
+    router = APIRouter(tags=["runs"], default_response_class=Answer)
+    store, artifacts, actions = parts.store, parts.artifacts, parts.actions
+
+    @router.get("/runs", responses=told(examples.RUN, paged=True))
+    def list_runs(
+        deployment: Annotated[str | None, Query(max_length=200)] = None,
+        state: Annotated[list[StateName] | None, Query(max_length=5)] = None,
+        queue: Annotated[str | None, Query(max_length=100)] = None,
+        notebook: Annotated[str | None, Query(max_length=4096, description="Path it was submitted from.")] = None,
+        since: Annotated[AwareDatetime | None, Query(description="Submitted then or later.")] = None,
+        until: Annotated[AwareDatetime | None, Query(description="Submitted before.")] = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> Response:
+        """Newest first."""
+        before = None if cursor is None else _place(cursor)
+        found = store.runs(
+            limit=limit + 1,
+            before=before,
+            deployment=deployment,
+            states=[State(one) for one in state or ()],
+            queue=queue,
+            notebook=notebook,
+            since=since,
+            until=until,
+        )
+        some = found[:limit]
+        more = len(found) > limit
+        return page([one.to_json() for one in some], [some[-1].created.timestamp(), some[-1].id] if more else None)
+
+    @router.post("/runs", status_code=202, responses=told(examples.RUN, status=202))
+    def submit_run(body: RunBody, idempotency_key: Key = None) -> Response:
+        """Run a deployment. It is stored when this is answered."""
+        return _accepted(
+            actions.submit_deployment(
+                body.deployment,
+                parameters=body.parameters,
+                key=idempotency_key or None,
+                policy=body.policy.model_dump(exclude_unset=True),
+            )
+        )
+
+    @router.post("/notebook-runs", status_code=202, responses=told(examples.RUN, status=202))
+    def submit_notebook(body: NotebookRunBody, idempotency_key: Key = None) -> Response:
+        """Run a notebook that is not deployed."""
+        return _accepted(
+            actions.submit_text(
+                body.notebook,
+                body.path,
+                parameters=body.parameters,
+                key=idempotency_key or None,
+                policy=body.policy.model_dump(exclude_unset=True),
+            )
+        )
+
+    @router.get("/runs/{id}", responses=told(examples.RUN | {"nodes": [examples.NODE], "kernel": None, "usage": None}))
+    def get_run(id: Id) -> Response:
+        run = store.run(id)
+        _, events = store.events(run.id, attempt=run.attempt, output=False)
+        used, wait = usage(events), store.wait(run, now=now())
+        more = {"kernel": kernel(events), "usage": used and used.to_json(), "waits_for": wait and wait.reason}
+        return Answer(run.to_json(fold(events, ended=run.state.final)) | more | {"policy": _policy(run)})
+
+    @router.post("/runs/{id}/cancel", status_code=202, responses=told(examples.RUN, status=202))
+    def cancel(id: Id) -> Response:
+        """At once if it waits; one that runs is `cancelling` until its kernel has ended, within seconds."""
+        return Answer(actions.cancel(id).to_json(), 202)
+
+    @router.post("/runs/{id}/retry", status_code=202, responses=told(examples.RUN, status=202))
+    def retry(id: Id, body: RetryBody | None = None) -> Response:
+        """Another attempt of a failed or cancelled run. Nodes that have finished keep their results."""
+        return Answer(actions.retry(id, forget=None if body is None else body.node).to_json(), 202)
+
+    @router.get("/runs/{id}/nodes", responses=told([examples.NODE]))
+    def list_nodes(id: Id, attempt: Attempt = None) -> Response:
+        """Node runs of an attempt."""
+        run, number = _attempt(id, attempt)
+        _, events = store.events(run.id, attempt=number, output=False)
+        ended = run.state.final or number < run.attempt
+        return Answer([node.to_json() for node in fold(events, ended=ended)])
+
+    @router.get("/runs/{id}/events", responses=told(examples.EVENTS))
+    def list_events(
+        id: Id,
+        attempt: Attempt = None,
+        after: Annotated[int, Query(ge=0, lt=2**31, description="`position` of the answer before.")] = 0,
+        output: Annotated[bool | None, Query(description="What it printed alone; or all else.")] = None,
+    ) -> Response:
+        """What an attempt recorded, in order. Ask again from `position` on until `state` is final and none comes."""
+        run, number = _attempt(id, attempt)  # before its events: none of a run that has ended is missed
+        position, events = store.events(run.id, attempt=number, after=after, output=output, limit=CHUNKS)
+        state = run.state.value if number == run.attempt else "over"
+        told_of = [plain(event) for event in events]
+        return Answer({"attempt": number, "position": position, "state": state, "events": told_of})
+
+    @router.get("/runs/{id}/log", responses=file("text/plain"))
+    def get_log(id: Id, attempt: Attempt = None) -> Response:
+        """What an attempt printed, as text: its last 10 MB."""
+        run, number = _attempt(id, attempt)
+        _, events = store.events(run.id, attempt=number, output=True)
+        text = "".join(str(event.data) for event in events)[-LOG:]
+        return Response(text.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
+
+    @router.get("/runs/{id}/artifacts", responses=told(examples.ARTIFACT, paged=True))
+    def list_artifacts(id: Id, limit: Limit = 100, cursor: Cursor = None) -> Response:
+        """The files it left: of each attempt, and the results of its nodes (`kept`)."""
+        run = store.run(id)
+        folders = [*(str(number) for number in range(1, run.attempt + 1)), "kept"]
+        found = [
+            {"path": f"{folder}/{name}", "bytes": size}
+            for folder in folders
+            for name, size in artifacts.sizes(_folder(run, folder)).items()
+        ]
+        found.sort(key=lambda one: str(one["path"]))
+        return page_of(found, limit=limit, cursor=cursor, key="path")
+
+    @router.get("/runs/{id}/artifacts/{folder}/{name}", responses=file())
+    def get_artifact(
+        id: Id,
+        folder: Annotated[str, Path(pattern="^([0-9]{1,9}|kept)$")],
+        name: Annotated[str, Path(max_length=300)],
+    ) -> Response:
+        run = store.run(id)
+        path = f"{_folder(run, folder)}/{name}"
+        # Only what lies in the folder itself has a name there: none leads elsewhere.
+        if name not in artifacts.sizes(_folder(run, folder)) or not artifacts.holds(path):
+            raise NotFound(f"run {run.id[:8]} left no {folder}/{name}; its artifacts are listed without a name")
+        opened = artifacts.open(path)
+        if opened is None:
+            raise NotFound(f"{folder}/{name} of run {run.id[:8]} is gone")
+        saved = {"Content-Disposition": 'attachment; filename="artifact"'}
+        return StreamingResponse(_pieces(opened), media_type="application/octet-stream", headers=saved)
+
+    def _attempt(id: str, attempt: int | None) -> tuple[Run, int]:
+        run = store.run(id)
+        if attempt is not None and attempt > run.attempt:
+            raise NotFound(f"run {run.id[:8]} has no attempt {attempt}; its newest is {run.attempt}")
+        return run, attempt or run.attempt
+
+    return router
+
+
+def _accepted(run: Run) -> Response:
+    return Answer(run.to_json(), 202, headers={"Location": f"/api/v1/runs/{run.id}"})
+
+
+def _place(cursor: str) -> Place:
+    created, id = read(cursor, float, str)
+    return Place(datetime.fromtimestamp(min(max(created, 0.0), 1e11), UTC), id)
+
+
+def _policy(run: Run) -> dict[str, Any]:
+    return {name: getattr(run.policy, name) for name in Policy.__slots__}
+
+
+def plain(event: Event) -> dict[str, Any]:
+    told = {name: getattr(event, name) for name in ("kind", "at", "name", "flow", "state", "error", "attempt", "data")}
+    return {name: value for name, value in told.items() if value not in (None, "")}
+
+
+def _folder(run: Run, folder: str) -> str:
+    return kept_path(run.id) if folder == "kept" else f"runs/{run.id}/{folder}"
+
+
+def _pieces(opened: IO[bytes]) -> Iterator[bytes]:
+    with opened:
+        while piece := opened.read(1 << 16):
+            yield piece
