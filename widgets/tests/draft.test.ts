@@ -30,6 +30,13 @@ test("what is not fed is a parameter of the flow, or has its default if the libr
   expect(tail!.ports.map((port) => [port.kind, port.value])).toEqual([["parameter", undefined], ["constant", "5"]]);
 });
 
+test("a node that is called otherwise than its function keeps its defaults, unless a node bears their name", () => {
+  const draft: Draft = { flow: "f", nodes: [{ name: "later", function: "late", by_name: true }] };
+  expect(edit.wire(draft, known).nodes[0]!.ports.map((port) => port.kind)).toEqual(["parameter", "constant"]);
+  const fed: Draft = { ...draft, nodes: [...draft.nodes, { name: "limit", function: "flights" }] };
+  expect(edges(fed)).toEqual(["limit > later.limit"]);
+});
+
 test("a second node of a kind has a name of its own, which feeds nothing by itself", () => {
   const draft = built("flights", "flights", "late");
   expect(draft.nodes.map((node) => node.name)).toEqual(["flights", "flights_2", "late"]);
