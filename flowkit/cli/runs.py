@@ -117,7 +117,7 @@ def runs(limit: int, deployment: str | None, notebook: Path | None, state: str |
         else:
             found = client.store.runs(limit=limit, deployment=deployment, states=states)
         if as_json:
-            return print_json([one.to_json(client.nodes(one)) for one in found])
+            return print_json([_whole(client, one) for one in found])
     if not found:
         return click.echo(
             "no runs yet; submit one: flowkit run NOTEBOOK.ipynb" if not (deployment or notebook or state) else "none"
@@ -213,7 +213,12 @@ def _exit_code(run: Run) -> int:
 
 
 def _print_run(client: Client, run: Run) -> None:
+    print_json(_whole(client, run))
+
+
+def _whole(client: Client, run: Run) -> dict[str, Any]:
+    """The run with what its events tell: the same keys wherever a run is printed."""
     events = client.recorded(run)
     used = usage(events)
     more = {"kernel": kernel(events), "usage": used and used.to_json()}
-    print_json(run.to_json(fold(events, ended=run.state.final)) | more)
+    return run.to_json(fold(events, ended=run.state.final)) | more
