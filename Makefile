@@ -37,7 +37,7 @@ format: .venv/.test ## rewrite the code in the project's format
 bench: .venv/.bench ## measure against peers and the floor, in one run
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.bench
 
-soak: .venv/.test ## kill and stop everything for MINUTES on each pair of servers, and print what held; walk all zones
+soak: .venv/.test ## inject every fault of the table for MINUTES, and print it filled in; walk all zones
 	@$(BIN)/python -m tests.chaos $(or $(MINUTES),10)
 	@$(BIN)/python -m tests.zones
 

@@ -212,8 +212,16 @@ class Files:
 
 
 class World:
-    def __init__(self, seed: int, store: Store, *, clock: Callable[[World, Process], Clock] | None = None) -> None:
-        """*clock*: a mutant's; None: the right one."""
+    def __init__(
+        self,
+        seed: int,
+        store: Store,
+        *,
+        clock: Callable[[World, Process], Clock] | None = None,
+        kinds: Sequence[str] = KINDS,
+    ) -> None:
+        """*clock*: a mutant's; None: the right one. *kinds*: what may go wrong."""
+        self.kinds = kinds
         self.random = random.Random(seed)
         self.store = store
         self.time = 0.0
@@ -436,7 +444,7 @@ class World:
 
     def disturb(self) -> None:
         """One fault after the other, of a few kinds: with all at once, some would hide what others do."""
-        kinds = self.random.sample(KINDS, self.random.randint(1, 4))
+        kinds = self.random.sample(self.kinds, min(self.random.randint(1, 4), len(self.kinds)))
         pause = self.random.choice((2.0, 4.0, 8.0))
         while self.time < FAULTS:
             self.sleep(self.random.expovariate(1 / pause))

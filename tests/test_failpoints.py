@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -13,13 +13,14 @@ import pytest
 from flowkit import failpoints
 from flowkit.artifacts import Artifacts
 from flowkit.errors import Unavailable, UsageError
-from flowkit.model import State
+from flowkit.model import Overlap, Schedule, State
 from flowkit.store import Store
 from flowkit.testing import FakeKernel
 from flowkit.worker.dispatch import Clock, Dispatcher
 from flowkit.worker.worker import identity
 from tests.store import given
 from tests.store.given import T0
+from tests.store.test_backfills import backfill
 
 LEASE = 15.0
 
@@ -36,6 +37,14 @@ STORE = [
 ]
 
 
+#: Where a worker tells of itself, and where firings and backfills become runs.
+OTHERS = [
+    f"store.{call}:drop-{when}@1"
+    for call in ("enrol", "seen", "beat", "fire", "backfill")
+    for when in ("before", "after")
+]
+
+
 @pytest.fixture(autouse=True)
 def disarmed() -> Iterator[None]:
     yield
@@ -43,9 +52,12 @@ def disarmed() -> Iterator[None]:
 
 
 class Saving(FakeKernel):
-    """Saves once while it runs."""
+    """Saves once while it runs, and lives so long that its worker beats for it."""
+
+    meanwhile: Callable[[], None]
 
     def __call__(self, order, *, on_events, on_save, stop):  # type: ignore[no-untyped-def]
+        self.meanwhile()
         on_save(json.dumps({"cells": [], "running": order.current.attempt}))
         return super().__call__(order, on_events=on_events, on_save=on_save, stop=stop)
 
@@ -53,22 +65,37 @@ class Saving(FakeKernel):
 def live(store: Store, folder: Path) -> None:
     """Until the run has ended, as several workers would."""
     hand = [1000.0]
-    worker = Dispatcher(
-        store,
-        Artifacts(str(folder)),
-        worker=identity(["default"], 2, at=T0),
-        ring=lambda run: None,
-        lease=LEASE,
-        folder=folder / "work",
-        execute=Saving(),
-        clock=Clock(now=lambda: given.at(hand[0]), monotonic=lambda: hand[0], sleep=lambda seconds: None),
-    )
+    kernel = Saving()
+
+    def enrolled() -> Dispatcher:
+        return Dispatcher(
+            store,
+            Artifacts(str(folder)),
+            worker=identity(["default"], 2, at=T0),
+            ring=lambda run: None,
+            lease=LEASE,
+            folder=folder / "work",
+            execute=kernel,
+            clock=Clock(now=lambda: given.at(hand[0]), monotonic=lambda: hand[0], sleep=lambda seconds: None),
+        )
+
+    try:
+        worker = enrolled()
+    except Unavailable:  # as a worker that is started again
+        worker = enrolled()
+
+    def beats() -> None:
+        hand[0] += LEASE / 2
+        with suppress(Unavailable):
+            worker.pulse()
+
+    kernel.meanwhile = beats
     for _ in range(8):
-        for act in (worker.look, worker.pulse, worker.rescue):
+        for act in (lambda: worker.tick(T0), lambda: worker.seen(T0), worker.look, worker.pulse, worker.rescue):
             with suppress(Unavailable):
                 act()
         hand[0] += LEASE
-        if not store.runs(states=[State.PENDING, State.RUNNING]):
+        if not (store.runs(states=[State.PENDING, State.RUNNING]) or store.due(now=T0)):
             return
 
 
@@ -76,13 +103,18 @@ def live(store: Store, folder: Path) -> None:
 def test_whatever_fails_where_succeeded_means_saved_and_nothing_is_told_twice(
     store: Store, tmp_path: Path, rule: str
 ) -> None:
+    fails_at(store, tmp_path, rule)
+
+
+def fails_at(store: Store, folder: Path, rule: str) -> None:
+    """One run, with that failure in its life; asserts what must be so whatever fails."""
     wanted = given.run(retries=1, parameters={"failures": 1})
     failpoints.arm(rule)
     for _ in range(3):
         with suppress(Unavailable):
             store.submit(wanted, given.TEXT)
             break
-    live(store, tmp_path)
+    live(store, folder)
     failpoints.arm("")
 
     run = store.run(wanted.id)
@@ -100,7 +132,28 @@ def test_whatever_fails_where_succeeded_means_saved_and_nothing_is_told_twice(
     for attempt in range(1, run.attempt + 1):
         told = [event.to_json() for event in store.events(run.id, attempt=attempt)[1]]
         assert len(set(told)) == len(told)
-    assert list(tmp_path.rglob(".notebook*")) == [], "no half written file is left"
+    assert list(folder.rglob(".notebook*")) == [], "no half written file is left"
+
+
+@pytest.mark.parametrize("rule", OTHERS)
+def test_an_answer_that_is_lost_neither_loses_nor_doubles_a_firing_or_a_backfills_run(
+    store: Store, tmp_path: Path, rule: str
+) -> None:
+    schedule = Schedule(every=60.0, anchor=given.at(-60), next=T0, overlap=Overlap.ALLOW)
+    deployed, _ = store.deploy(given.deployment(schedule=schedule), given.TEXT, now=T0)
+    failpoints.arm(rule)
+    for _ in range(2):
+        with suppress(Unavailable):
+            backfill(store, deployment=deployed)
+            break
+    live(store, tmp_path)
+    failpoints.arm("")
+
+    runs = store.runs(limit=100)
+    assert [run.scheduled_for for run in runs if run.scheduled_for] == [T0]
+    assert sorted(run.parameters["day"] for run in runs if not run.scheduled_for) == [0, 1, 2, 3, 4]
+    assert {(run.state, run.crashes) for run in runs} == {(State.SUCCEEDED, 0)}
+    assert store.workers(since=T0)
 
 
 def test_a_notebook_that_is_not_what_was_written_has_not_succeeded(

@@ -1,49 +1,52 @@
-"""``python -m tests.chaos MINUTES``: a storm over each pair for so long; prints what was done and what held."""
+"""``python -m tests.chaos MINUTES [WORD]``: the fault table, filled in within about so many minutes.
+
+Time is divided over the rows by their shares; a row that has done all that is asked leaves its time to those after it.
+*WORD*: only rows whose promise or fault contains it.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
-import tempfile
 import time
-from pathlib import Path
+import traceback
+from datetime import UTC, datetime
 
-from tests.chaos.storm import Storm
-from tests.store.races import cancel_against_finish
+from tests.chaos.faults import TABLE, Figures, commit, inject, machine, verdict
 
-#: Between a cancel and a finish, each with one winner or the program ends here.
-RACES = 10_000
-
-PAIRS = {
-    "SQLite + SQLite": {"servers": False},
-    "PostgreSQL + Redis": {"servers": True},
-    "PostgreSQL + Redis by Sentinel": {"servers": True, "sentinel": True},
-}
-
-#: However few minutes.
-FAILOVERS = 5
+HEAD = "| promise | fault | on | asked | done | lost | doubled | unexpected | p99 (limit), s | verdict |"
 
 
-def main(minutes: float) -> int:
-    columns: dict[str, dict[str, int]] = {}
-    seed = int(time.monotonic())
-    for name, options in PAIRS.items():
-        print(f"{name}: {minutes:g} minutes, seed {seed}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(prefix="flowkit-storm-") as folder:
-            with Storm(Path(folder), seed=seed, **options) as storm:
-                storm.rage(minutes * 60, failovers=FAILOVERS if options.get("sentinel") else 0)
-                storm.settle()
-                verdict = storm.verdict()
-                races = cancel_against_finish(storm.client.store, RACES)
-            raced = {f"of {RACES} finished and cancelled at once, {state}": races[state] for state in sorted(races)}
-            columns[name] = {**dict(sorted(storm.faults.items())), **raced, **verdict}
-    rows = list(dict.fromkeys(row for column in columns.values() for row in column))
-    print(f"| in {minutes:g} minutes | {' | '.join(columns)} |")
-    print(f"|---|{'---|' * len(columns)}")
-    for row in sorted(rows, key=lambda row: row in verdict):
-        print(f"| {row} | {' | '.join(str(column.get(row, '')) for column in columns.values())} |")
-    bad = sum(column[row] for column in columns.values() for row in ("lost", "doubled", "unexpected"))
+def main(minutes: float, word: str = "") -> int:
+    rows = [(fault, place) for fault in TABLE for place in fault.places if word in f"{fault.promise} {fault.fault}"]
+    until = time.monotonic() + minutes * 60
+    logging.disable()  # of what goes wrong everybody would tell
+    begun = datetime.now(UTC)
+    left = sum(fault.share / len(fault.places) for fault, _ in rows)
+    bad = 0
+    print(f"{begun:%Y-%m-%d}, {commit()}, {machine()}, {minutes:g} minutes\n\n{HEAD}\n|{'---|' * 10}", flush=True)
+    for fault, place in rows:
+        share = fault.share / len(fault.places)
+        seconds = max(5.0, (until - time.monotonic()) * share / left)
+        left -= share
+        began = time.monotonic()
+        try:
+            figures = inject(fault, place, seconds)
+            judged = verdict(fault, figures)
+        except Exception as error:  # the other rows are to be filled in
+            traceback.print_exc()
+            figures, judged = Figures(notes=[f"{type(error).__name__}: {error}"[:200]]), "ERROR"
+        bad += judged in ("BROKEN", "LATE", "ERROR")
+        p99 = "" if figures.p99 is None else f"{figures.p99:.1f}" + (f" ({fault.within:g})" if fault.within else "")
+        counts = f"{figures.done} | {figures.lost} | {figures.doubled} | {figures.unexpected}"
+        print(
+            f"| {fault.promise} | {fault.fault} | {place} | {fault.asked} | {counts} | {p99} | {judged} |", flush=True
+        )
+        told = "; ".join(figures.notes)
+        print(f"{fault.promise}, {place}: {time.monotonic() - began:.0f} s. {told}", file=sys.stderr, flush=True)
+    print(f"\n{(datetime.now(UTC) - begun).total_seconds() / 60:.0f} minutes, {machine()} at the end")
     return 1 if bad else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1])))
+    sys.exit(main(float(sys.argv[1]), *sys.argv[2:3]))

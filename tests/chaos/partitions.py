@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flowkit.client import Client
 from flowkit.config import Config
-from flowkit.errors import FlowkitError
+from flowkit.errors import Unavailable
 from flowkit.model import Policy, Run, State
 from tests.network import Link
 from tests.notebooks_made import write
@@ -197,7 +197,7 @@ class Partition:
         """*queue*: if not the one of that name, of which the well worker hears too."""
         given = {"journal": str(self._journal), "seconds": seconds}
         while True:
-            with suppress(FlowkitError):
+            with suppress(Unavailable):
                 return self.client.submit(name, parameters=given, policy={"queue": queue} if queue else {})
 
     def _ticks(self, run: Run) -> bool:

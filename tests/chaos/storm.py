@@ -24,11 +24,12 @@ from flowkit.config import Config
 from flowkit.errors import FlowkitError
 from flowkit.model import CatchUp, Overlap, Policy, Run, Schedule, State, now
 from tests.notebooks_made import write
+from tests.processes import with_parent
 from tests.servers import PostgresServer, RedisBySentinel, RedisServer
 
 LEASE = 3.0
 #: Seconds that everything accepted has to end in, once the faults have stopped.
-PATIENCE = 90.0
+PATIENCE = 180.0
 #: How many workers with fake kernels, and with real ones, are kept alive.
 FAKE, REAL = 3, 1
 
@@ -75,6 +76,7 @@ class Storm:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._ended.set()
+        time.sleep(0.5)  # one may just be starting
         for process in self._workers:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)
@@ -160,6 +162,8 @@ class Storm:
             for kind, wanted in (("fake", FAKE), ("real", REAL)):
                 for _ in range(wanted - sum(self._kinds[process.pid] == kind for process in alive)):
                     self._start(kind)
+        while any(process.poll() is None for process in self._workers):  # they end with the thread that started them
+            time.sleep(0.1)
 
     def _start(self, kind: str) -> None:
         self._started += 1
@@ -167,7 +171,9 @@ class Storm:
         if kind == "fake":
             command = [sys.executable, "-m", "tests.chaos.worker", "fake", str(self._folder / "journal")]
         with (self._folder / f"worker-{self._started}.log").open("wb") as log:
-            process = subprocess.Popen(command, stderr=log, env=self._env, cwd=Path(__file__).parent.parent.parent)
+            process = subprocess.Popen(
+                command, stderr=log, env=self._env, cwd=Path(__file__).parent.parent.parent, preexec_fn=with_parent
+            )
         self._kinds[process.pid] = kind
         self._workers.append(process)
 
@@ -273,7 +279,8 @@ class Storm:
         by_hand = {key: run for key, run in runs.items() if run.scheduled_for is None}
         lost = [key for key, run in self.accepted.items() if key not in runs or runs[key].id != run]
         open_ = [run for run in runs.values() if not run.state.final]
-        begun = Counter((self._folder / "journal").read_text().split("\n"))
+        journal = (self._folder / "journal").read_text().splitlines()
+        begun = Counter(tuple(line.split()[:2]) for line in journal)
         succeeded = Counter(
             match for log in self._folder.glob("worker-*.log") for match in ENDED.findall(log.read_text())
         )
@@ -286,9 +293,11 @@ class Storm:
             "firings": due,
             "attempts lost with their worker": sum(run.crashes for run in runs.values()),
             "failed after three of these": sum(run.crashes >= 3 for run in failed),
+            "accepted and not stored": len(lost),
+            "not ended": len(open_),
+            "firings that are nothing": due - fired,
             "lost": len(lost) + len(open_) + due - fired,
-            "doubled": sum(count > 1 for line, count in begun.items() if line)
-            + sum(count > 1 for count in succeeded.values()),
+            "doubled": sum(count > 1 for count in begun.values()) + sum(count > 1 for count in succeeded.values()),
             "unexpected": len(set(by_hand) - set(self.accepted) - self.maybe) + sum(run.crashes < 3 for run in failed),
         }
 

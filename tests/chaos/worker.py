@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import time
 from typing import Any
 
 from flowkit.client import Client
@@ -25,7 +27,11 @@ def main(queue: str, journal: str) -> None:
     file = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def execute(order: Order, **callbacks: Any) -> Ending:
-        os.write(file, f"{order.current.id} {order.current.attempt}\n".encode())
+        line = f"{order.current.id} {order.current.attempt} {os.getpid()} {time.monotonic()}\n"
+        os.write(file, line.encode())
+        if order.parameters.get("poison"):
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGKILL)
         return kernel(order, **callbacks)
 
     config = Config.from_env()

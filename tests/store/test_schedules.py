@@ -23,6 +23,7 @@ from flowkit.worker import cron
 from tests.servers import Databases
 from tests.store import given
 from tests.store.given import T0, TEXT, at
+from tests.store.races import outages
 
 MINUTE = timedelta(minutes=1)
 
@@ -461,36 +462,7 @@ def test_eight_tickers_make_one_run_of_each_of_1000_firings_due_at_once(database
 
 @pytest.mark.parametrize("seed", range(10))
 def test_whatever_the_outages_and_policies_every_firing_is_a_run_or_a_skip(store: Store, seed: int) -> None:
-    chance = random.Random(seed)
-    expected = 0
-    anchor = at(-7)
-    for number in range(10):
-        every = chance.choice([1.0, 60.0, 3600.0, 86_400.0])
-        policies = {
-            "catch_up": chance.choice(list(CatchUp)),
-            "catch_up_limit": chance.choice([1, 3, 100]),
-            "overlap": chance.choice(list(Overlap)),
-        }
-        first = anchor + timedelta(seconds=every)
-        scheduled(store, f"flights {number}", every=every, anchor=anchor, next=first, **policies)
-    now = T0
-    for _ in range(10):
-        now += timedelta(seconds=chance.choice([1, 61, 3600, 10_000, 400_000]))
-        while any(fire(store, now, limit=3)):
-            pass
-        while chance.random() < 0.8 and (run := store.claim(["default"], "w1", now=now)):
-            if chance.random() < 0.7:
-                finish(store, run)
-
-    for deployment in store.deployments():
-        schedule = deployment.schedule
-        assert schedule is not None
-        assert schedule.every is not None
-        expected = (now - anchor) // timedelta(seconds=schedule.every)
-        runs = store.runs(deployment=deployment.name, limit=10_000)
-        skips = store.skips(deployment.name, limit=10_000)
-        assert len({run.scheduled_for for run in runs}) == len(runs)
-        assert len(runs) + sum(skip.count for skip in skips) == expected, deployment
+    assert outages(store, seed) == 100
 
 
 def test_old_skips_are_forgotten(store: Store) -> None:

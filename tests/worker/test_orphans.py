@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,15 +96,21 @@ SLOW = READY + "ready()\ntime.sleep(600)"
 AVAILABLE: list[Isolation] = sorted({process.isolation(), "reaper"}) if sys.platform == "linux" else []
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@contextmanager
+def slow_kernel(base: Path) -> Iterator[None]:
     """There is a kernel that never comes up."""
-    folder = tmp_path_factory.mktemp("jupyter") / "kernels" / "slow"
+    folder = base / "kernels" / "slow"
     folder.mkdir(parents=True)
     spec = {"argv": [sys.executable, "-c", SLOW], "display_name": "slow", "language": "python"}
     (folder / "kernel.json").write_text(json.dumps(spec))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JUPYTER_PATH", str(folder.parent.parent))
+        patch.setenv("JUPYTER_PATH", str(base))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with slow_kernel(tmp_path_factory.mktemp("jupyter")):
         yield
 
 
@@ -282,8 +289,11 @@ all_nine(Path(sys.argv[1]), resist, at_once=9)
 
 @pytest.fixture(scope="module")
 def killed(isolation: Isolation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return left_by_a_killed_worker(tmp_path_factory.mktemp("killed"), isolation)
+
+
+def left_by_a_killed_worker(base: Path, isolation: Isolation) -> dict[str, list[str]]:
     """What is left of each 5 s after their common worker was killed."""
-    base = tmp_path_factory.mktemp("killed")
     worker = subprocess.Popen([sys.executable, "-c", WORKER, str(base), isolation])
     folders = {behaviour: base / behaviour for behaviour in BEHAVIOURS}
     try:
