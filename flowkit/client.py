@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from flowkit import notebook as notebooks
 from flowkit.artifacts import Artifacts
+from flowkit.commit import commit_of
 from flowkit.config import Config
 from flowkit.errors import Conflict, NotFound, Unavailable, UsageError, did_you_mean
 from flowkit.events import Event, Usage, fold, usage
@@ -169,6 +170,7 @@ class Client:
             deployment,
             notebook=deployment.notebook if path is None else str(Path(path).absolute()),
             snapshot=notebook.digest,
+            commit=deployment.commit if path is None else commit_of(Path(path).absolute()),
             parameters=notebook.check(values, complete=wanted is not None),
             policy=self._possible(deployment.policy, notebook),
             schedule=wanted,
@@ -508,6 +510,7 @@ class Client:
             name=notebook.name,
             notebook=str(Path(path).absolute()),
             snapshot=notebook.digest,
+            commit=commit_of(Path(path).absolute()),
             parameters=notebook.check(parameters, complete=complete),
             policy=self._possible(policy, notebook),
         )

@@ -17,7 +17,7 @@ from flowkit.model import NodeRun, State
 #: The event log in a run folder: one event a line, appended by the kernel, followed by the worker.
 LOG = "events.jsonl"
 
-Kind = Literal["flow", "node", "cell", "output", "kernel", "usage"]
+Kind = Literal["flow", "node", "cell", "output", "kernel", "packages", "usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,13 @@ class Event:
 
     flow    a flow began to run; ``flow`` is its name, ``data`` is ``{"nodes": {node: [nodes it reads]}}`` in order
     node    a node (``name``; ``report[3]`` for an item) of ``flow`` entered ``state``; ``data`` of one that succeeded
-            says where its result is ``kept``, and whose it ``reused``, if so; of a
+            says where its result is ``kept``, whose it ``reused``, and its ``profile``, if so; of a
             pending one that it waits for a ``limit`` ``until`` then, in seconds since 1970
     cell    code cell number ``name`` (counted from 1, code cells only) entered ``state``
     output  ``name`` is ``stdout`` or ``stderr``, ``data`` the text
     kernel  the attempt's kernel (``name``) was started; ``data`` says where and how: host, python, isolation
+    packages  the kernel has come up: ``data`` is its ``python`` and, as it tells it, the list of its ``packages``,
+            which the store keeps under the digest ``name``
     usage   what the attempt used, ``data`` is a list of ``Point``
     """
 
@@ -180,6 +182,7 @@ def _advance(nodes: dict[tuple[str, str], NodeRun], key: tuple[str, str], event:
         finished=at if event.state.final else None,
         error=event.error,
         kept=note.get("kept"),
+        profile=note.get("profile"),
         reused=note.get("reused"),
         limit=note.get("limit"),
         until=None if until is None else datetime.fromtimestamp(until, UTC),

@@ -207,6 +207,7 @@ class Deployment:
     schedule: Schedule | None = None
     keep_succeeded: int = KEEP_SUCCEEDED  #: newest runs kept; older ones go with their artifacts
     keep_failed: int = KEEP_FAILED  #: failed and cancelled ones
+    commit: str | None = None  #: of git, that the notebook's folder was at, see ``commit``; None: it is not under git
     version: int = 0  #: counts from 1; grows when snapshot, parameters or policy change
     paused: bool = False  #: fires nothing; runs submitted by hand still run
     created: datetime | None = None  #: UTC; set by the store
@@ -220,6 +221,7 @@ class Deployment:
             "version": self.version,
             "notebook": self.notebook,
             "snapshot": self.snapshot,
+            "commit": self.commit,
             "parameters": dict(self.parameters),
             "schedule": self.schedule and self.schedule.to_json(),
             "queue": self.policy.queue,
@@ -255,6 +257,9 @@ class Run:
     created: datetime
     scheduled_for: datetime | None = None  #: UTC; the firing it belongs to, kept by every attempt
     zone: str = "UTC"  #: in which the notebook is given ``scheduled_for``
+    commit: str | None = (
+        None  #: of git, that the notebook's folder was at; ends with ``-dirty`` if it was not quite that
+    )
     series: str | None = None  #: runs of one series take turns
     name: str | None = None  #: given by who submitted it; None: it is called by its deployment or notebook
     state: State = State.PENDING
@@ -296,6 +301,7 @@ class Run:
             version=deployment.version or None,
             notebook=deployment.notebook,
             snapshot=deployment.snapshot,
+            commit=deployment.commit,
             parameters={**deployment.parameters, **(parameters or {})},
             policy=deployment.policy,
             created=now,
@@ -318,6 +324,8 @@ class Run:
             "deployment": self.deployment,
             "version": self.version,
             "notebook": self.notebook,
+            "snapshot": self.snapshot,
+            "commit": self.commit,
             "state": self.state.value,
             "cancelling": self.cancelling,
             "cause": self.cause and self.cause.value,
@@ -375,6 +383,7 @@ class NodeRun:
     finished: datetime | None = None
     error: str | None = None
     kept: str | None = None  #: under which name its result is kept, see ``shelf``; None: it is not
+    profile: Mapping[str, Any] | None = None  #: of its result, see ``formats.profile``; None: nothing is known of it
     reused: str | None = None  #: whose result it took instead of computing one: ``attempt 1``, ``run 1a2b3c4d``
     limit: str | None = None  #: for which it waits
     until: datetime | None = None  #: at least so long
@@ -387,6 +396,7 @@ class NodeRun:
             "finished": iso(self.finished),
             "error": self.error,
             "kept": self.kept,
+            "profile": self.profile,
             "reused": self.reused,
             "limit": self.limit,
             "until": iso(self.until),

@@ -23,6 +23,8 @@ SHARED = (
     "notebook",
     "parameters",
     "rates",
+    "installed",
+    "commit",
 )
 
 #: room -> what of flowkit it may import. The longest prefix of a module's name decides its room.

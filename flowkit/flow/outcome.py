@@ -52,7 +52,8 @@ class Outcome(Mapping[str, Any]):
         self.states: dict[str, State] = {wired.node.name: State.PENDING for wired in graph.nodes}
         self.causes: dict[str, str] = {}  #: skipped node -> the node whose failure is the cause
         self.records: list[Record] = []  #: what happened to nodes, appended as it happens
-        self.notes: dict[str, dict[str, str]] = {}  #: node or item -> where its result is kept, and was taken from
+        #: node or item -> where its result is kept, and was taken from, and its profile
+        self.notes: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, tuple[int, int]] = {}  #: mapped node -> items that have ended, all items
         self.again: dict[str, float] = {}  #: node or item that failed -> when its next attempt starts
         self._kept: dict[str, Origin] = {}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flowkit.events import Event
+from flowkit.flow import formats
 from flowkit.flow.graph import Wired
 from flowkit.flow.limits import Gate
 from flowkit.flow.log import Log
@@ -29,6 +32,7 @@ class Step:
     index: int | None = None  #: of an item
     attempt: int = 1
     held: bool = False  #: it waits for its limit
+    began: float = 0.0  #: when it started last, by the monotonic clock; of nodes whose profile may be told
     found: Found | None = None  #: its kept result, looked for before it asked its limit
 
 
@@ -138,6 +142,7 @@ class Progress:
             self._record(step.name, State.RUNNING, None, step.attempt)
         if self._log:
             self._log.flush()
+            step.began = monotonic()
         if step.arguments is not None:
             return step.arguments
         return self._arguments(step)
@@ -172,6 +177,8 @@ class Progress:
                 return self.fail(step, error)
         else:
             parts = ()
+        if self._log and step.index is None:
+            self._describe(step, value)
         with self._lock:
             if self.stopped:
                 return []
@@ -246,6 +253,14 @@ class Progress:
         if self._log:
             self._log.flush()
 
+    def _describe(self, step: Step, value: Any) -> None:
+        """Tell of a node's result what it is, unless whoever kept it has done so."""
+        note = self._outcome.notes.setdefault(step.name, {})
+        if "profile" not in note:
+            seconds = monotonic() - step.began
+            with suppress(Exception):  # an author's object may raise anything when it is looked at
+                note["profile"] = {"kind": formats.kind_of(value), **formats.profile(value, seconds)}
+
     def _record(self, name: str, state: State, error: str | None, attempt: int) -> None:
         record = (epoch(), name, state, error, attempt)
         self._remember(record)
@@ -291,6 +306,8 @@ class Progress:
             except (TypeError, ValueError) as error:
                 return self.fail(step, error)
             columns = tuple([row[place] for row in split] for place in range(len(node.outputs)))
+            if self._log:
+                self._describe(step, gathering.results)
             with self._lock:
                 if self.stopped:
                     return []

@@ -23,9 +23,9 @@ class Deployments(Database):
     def deploy(self, deployment: Deployment, snapshot: str, *, now: datetime) -> tuple[Deployment, bool]:
         """Make the deployment be as given; False if it already was.
 
-        A changed snapshot, parameters, policy or retention makes a new version; a moved notebook or a changed
-        schedule does not. A schedule that fires as before keeps its place (``next``, ``anchor``) whatever is given, a
-        paused deployment stays paused.
+        A changed snapshot, parameters, policy or retention makes a new version; a moved notebook, another commit or a
+        changed schedule does not. A schedule that fires as before keeps its place (``next``, ``anchor``) whatever is
+        given, a paused deployment stays paused.
 
         Args:
             snapshot: the notebook's text, whose digest is ``deployment.snapshot``.
@@ -47,7 +47,9 @@ class Deployments(Database):
                 connection.execute(sa.insert(versions).values(_version_row(after)))
             else:
                 current = versions.c.name == name, versions.c.version == after.version
-                connection.execute(sa.update(versions).where(*current).values(notebook=after.notebook))
+                connection.execute(
+                    sa.update(versions).where(*current).values(notebook=after.notebook, commit=after.commit)
+                )
             row = {"version": after.version, "changed": now} | _schedule_row(after.schedule)
             connection.execute(sa.update(deployments).where(deployments.c.name == name).values(row))
             return after, True
@@ -172,7 +174,8 @@ def _deployed(before: Deployment | None, wanted: Deployment, now: datetime) -> D
     """What the deployment becomes; equal to *before* if nothing changes."""
     if before is None:
         return replace(wanted, version=1, paused=False, created=now, updated=now)
-    after = replace(before, notebook=wanted.notebook, schedule=_rescheduled(before, wanted.schedule))
+    schedule = _rescheduled(before, wanted.schedule)
+    after = replace(before, notebook=wanted.notebook, commit=wanted.commit, schedule=schedule)
     if _content(wanted) == _content(before):
         return after
     return replace(
@@ -206,7 +209,7 @@ _FIRES = ("cron", "every", "zone", "start", "end")
 
 
 def _version_row(deployment: Deployment) -> dict[str, Any]:
-    names = ("name", "version", "notebook", "snapshot", "keep_succeeded", "keep_failed")
+    names = ("name", "version", "notebook", "snapshot", "commit", "keep_succeeded", "keep_failed")
     row = {name: getattr(deployment, name) for name in names}
     parameters, policy = dict(deployment.parameters), asdict(deployment.policy)
     return row | {"parameters": parameters, "policy": policy, "created": deployment.updated}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
 from itertools import groupby
 
 import sqlalchemy as sa
@@ -12,7 +14,7 @@ import sqlalchemy as sa
 from flowkit.events import Event
 from flowkit.model import State
 from flowkit.store.database import Database
-from flowkit.store.schema import events, runs
+from flowkit.store.schema import events, packages, runs
 
 
 class Events(Database):
@@ -43,7 +45,7 @@ class Events(Database):
         with self.writing() as connection:
             if connection.execute(held).first() is None:
                 return False
-            append_events(connection, run, attempt, what, after)
+            append_events(self, connection, run, attempt, what, after)
             return True
 
     def events(
@@ -76,8 +78,16 @@ class Events(Database):
         position = rows[-1].seq if rows else after
         return position, [Event.from_json(pairs) for row in rows for pairs in json.loads(row.chunk)]
 
+    def packages(self, digest: str) -> list[str]:
+        """What a kernel's environment had installed, ``NAME==VERSION`` each; empty if nobody knows."""
+        with self.reading() as connection:
+            found = connection.execute(sa.select(packages.c.packages).where(packages.c.digest == digest)).scalar()
+        return list(found or ())
 
-def append_events(connection: sa.Connection, run: str, attempt: int, what: Sequence[Event], after: int | None) -> None:
+
+def append_events(
+    database: Database, connection: sa.Connection, run: str, attempt: int, what: Sequence[Event], after: int | None
+) -> None:
     """While the run's row is held; as ``record`` does."""
     if not what:
         return
@@ -87,11 +97,21 @@ def append_events(connection: sa.Connection, run: str, attempt: int, what: Seque
     for output, some in groupby(
         what[0 if after is None else max(0, seq - after) :], lambda event: event.kind == "output"
     ):
-        chunk = list(some)
+        chunk = [_with_packages_apart(database, connection, event) for event in some]
         seq += len(chunk)
         rows.append({"run": run, "attempt": attempt, "seq": seq, "output": output, "chunk": _written(chunk)})
     if rows:
         connection.execute(sa.insert(events), rows)
+
+
+def _with_packages_apart(database: Database, connection: sa.Connection, event: Event) -> Event:
+    """The list of packages is stored once, under its digest, and not with every attempt."""
+    if event.kind != "packages":
+        return event
+    listed = sorted(map(str, event.data["packages"]))
+    digest = sha256("\n".join(listed).encode("utf-8", "replace")).hexdigest()
+    connection.execute(database.insert(packages).values(digest=digest, packages=listed).on_conflict_do_nothing())
+    return replace(event, name=digest, data={"python": event.data.get("python")})
 
 
 def _written(what: Sequence[Event]) -> str:

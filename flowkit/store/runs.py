@@ -173,12 +173,12 @@ class Runs(Database):
                 moved = moved.values(cause=None, error=None, finished=now, **last)
                 row = connection.execute(_mine(moved, run, attempt).returning(runs)).first()
                 if row is not None:
-                    append_events(connection, run, attempt, what, after)
+                    append_events(self, connection, run, attempt, what, after)
                     return _ended(connection, row)
             found = _run(connection.execute(_mine(sa.select(runs), run, attempt).with_for_update()).first())
             if found is None:
                 return None
-            append_events(connection, run, attempt, what, after)
+            append_events(self, connection, run, attempt, what, after)
             values: dict[str, Any] = {"cause": ending.cause, "error": ending.error}
             if found.cancelling:
                 moved = _move(State.CANCELLED).values(finished=now)
@@ -486,6 +486,7 @@ _SUBMITTED = (
     "version",
     "notebook",
     "snapshot",
+    "commit",
     "created",
     "scheduled_for",
     "zone",

@@ -148,6 +148,14 @@ snapshots = Table(
     Column("notebook", Text, nullable=False),
 )
 
+# What a kernel's environment had installed. Few kinds of it, and small: they stay.
+packages = Table(
+    "packages",
+    metadata,
+    Column("digest", Name, primary_key=True),
+    Column("packages", Json, nullable=False),  # a list of NAME==VERSION
+)
+
 deployments = Table(
     "deployments",
     metadata,
@@ -185,6 +193,7 @@ versions = Table(
     Column("version", Number, nullable=False),
     Column("notebook", String, nullable=False),
     Column("snapshot", Name, ForeignKey("snapshots.digest", name="versions_snapshot"), nullable=False),
+    Column("commit", String),
     Column("parameters", Json, nullable=False),
     Column("policy", Json, nullable=False),
     Column("keep_succeeded", Number, nullable=False),
@@ -228,6 +237,7 @@ runs = Table(
     Column("version", Number),
     Column("notebook", Name, nullable=False),
     Column("snapshot", Name, ForeignKey("snapshots.digest", name="runs_snapshot"), nullable=False),
+    Column("commit", String),
     Column("parameters", Json, nullable=False),
     Column("policy", Json, nullable=False),
     Column("queue", Name, nullable=False),  # these two are the policy's, for the claim's index

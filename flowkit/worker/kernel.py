@@ -196,7 +196,7 @@ class _Execution:
             if len(self._replies) == len(asked) and not self._idle.intersection(asked):
                 asked.append(self._kernel.ask_info())
         self._executed.set_language(next(iter(self._replies.values())).get("language_info"))
-        self._kernel.prepare()
+        self._kernel.prepare(self._order.folder / LOG)
 
     def _run_cell(self, cell: Cell, *, last: bool) -> None:
         self._cell = cell

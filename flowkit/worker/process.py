@@ -27,7 +27,9 @@ import zmq
 from jupyter_client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpec
 
+from flowkit import installed
 from flowkit.errors import SetupError
+from flowkit.model import epoch
 
 Channel = Literal["shell", "iopub"]
 
@@ -55,6 +57,8 @@ _REAPING = 5.0
 
 #: Seconds for which somebody's death by lack of memory may be our kernel's: a large process takes its time to die.
 _DYING = 10.0
+
+_INSTALLED = Path(installed.__file__).read_text(encoding="utf-8")
 
 _INIT = Path(__file__).with_name("init.py")
 
@@ -258,10 +262,15 @@ class KernelProcess:
         """Ask the kernel who it is: its reply, and an "idle" on iopub, show that it listens. Returns the id."""
         return str(self._client.kernel_info())
 
-    def prepare(self) -> None:
-        """To be called once, when it listens. Nothing of this shows in the notebook."""
+    def prepare(self, log: Path) -> None:
+        """To be called once, when it listens. Nothing of this shows in the notebook.
+
+        Args:
+            log: of the run, where it is to tell what it has installed.
+        """
         if self._ipykernel:
-            code = f"exec({_PREPARATION!r}, {{'kernel': get_ipython().kernel}})"
+            listing = f"{_INSTALLED}\ntell({str(log.absolute())!r}, {epoch()!r})"
+            code = f"exec({_PREPARATION!r}, {{'kernel': get_ipython().kernel}})\nexec({listing!r}, {{}})"
             self._client.execute(code, silent=True, allow_stdin=False, stop_on_error=False)
 
     def execute(self, source: str, *, stop_on_error: bool) -> str:

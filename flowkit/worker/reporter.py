@@ -166,5 +166,5 @@ def _events(lines: bytes) -> Iterator[Event]:
             event = Event.from_json(line.decode())
         except (ValueError, TypeError, AttributeError):  # cut in two by a crash, or not ours
             continue
-        if event.kind in ("flow", "node"):
+        if event.kind in ("flow", "node", "packages"):
             yield event

@@ -56,6 +56,11 @@ def upgrade() -> None:
         sa.Column("notebook", sa.Text, nullable=False),
     )
     op.create_table(
+        "packages",
+        sa.Column("digest", NAME, primary_key=True),
+        sa.Column("packages", sa.Text, nullable=False),
+    )
+    op.create_table(
         "deployments",
         sa.Column("name", NAME, primary_key=True),
         sa.Column("version", sa.Integer, nullable=False),
@@ -82,6 +87,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("notebook", sa.Text, nullable=False),
         sa.Column("snapshot", NAME, sa.ForeignKey("snapshots.digest", name="versions_snapshot"), nullable=False),
+        sa.Column("commit", sa.Text),
         sa.Column("parameters", sa.Text, nullable=False),
         sa.Column("policy", sa.Text, nullable=False),
         sa.Column("keep_succeeded", sa.Integer, nullable=False),
@@ -118,6 +124,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer),
         sa.Column("notebook", NAME, nullable=False),
         sa.Column("snapshot", NAME, sa.ForeignKey("snapshots.digest", name="runs_snapshot"), nullable=False),
+        sa.Column("commit", sa.Text),
         sa.Column("parameters", sa.Text, nullable=False),
         sa.Column("policy", sa.Text, nullable=False),
         sa.Column("queue", NAME, nullable=False),

@@ -1,0 +1,85 @@
+"""What a run leaves on record beside its results: commit, packages, profiles."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from flowkit import installed
+from flowkit.client import Client
+from flowkit.commit import commit_of
+from flowkit.model import State
+from tests.notebooks_made import write
+from tests.processes import worker
+from tests.test_end_to_end import client, on_both, place
+
+__all__ = ["client", "place"]  # the fixtures
+
+NODES = """
+import pandas as pd
+import flowkit as fk
+flow = fk.Flow("some")
+
+@flow.node(checkpoint=False)
+def table():
+    return pd.DataFrame({"a": [1, None, 3], "b": list("xyz")})
+
+@flow.node(map="part", inputs={"part": "table"})
+def parts(part):
+    return part
+
+flow.run()
+"""
+
+
+@on_both
+def test_a_run_tells_its_packages_once_for_all_and_what_its_nodes_returned(client: Client, tmp_path: Path) -> None:
+    notebook = write(tmp_path / "some.ipynb", NODES)
+    with worker(FLOWKIT_KEEP="0"):
+        runs = [client.follow(client.submit(notebook).id, lambda *_: None) for _ in range(2)]
+
+    assert [run.state for run in runs] == [State.SUCCEEDED] * 2
+    told = [event for run in runs for event in client.recorded(run) if event.kind == "packages"]
+    assert told[0].name == told[1].name
+    assert f"pandas=={metadata.version('pandas')}" in client.store.packages(told[0].name)
+    assert set(told[0].data) == {"python"}
+    table, parts, *items = client.nodes(runs[0])
+    assert table.profile is not None
+    assert (table.profile["kind"], table.profile["rows"]) == ("pandas.DataFrame", 3)
+    assert table.profile["columns"][0] == {"name": "a", "dtype": "float64", "nulls": 1, "min": 1.0, "max": 3.0}
+    assert parts.profile == {"kind": "list", "length": 2}
+    assert [item.profile for item in items] == [None, None]
+
+
+def test_packages_are_those_that_python_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, version in (("first", "2.0"), ("second", "1.0")):
+        (tmp_path / folder / f"Some_Thing-{version}.dist-info").mkdir(parents=True)
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    (tmp_path / "first" / "old-3-py3.11.egg-info").touch()
+
+    assert {"some-thing==1.0", "old==3"} <= set(installed.packages())
+    assert len({entry.partition("==")[0] for entry in installed.packages()}) == len(installed.packages())
+
+
+def test_a_notebooks_commit_is_that_of_its_folder_and_dirty_by_the_files_beside_it(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@y", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    notebook = write(tmp_path / "[some].ipynb", "1")
+    assert commit_of(notebook) is None
+
+    git("init", "-q")
+    assert commit_of(notebook) is None
+
+    (tmp_path / "local.py").write_text("x = 1\n")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    write(notebook, "2")
+    assert commit_of(notebook) == git("rev-parse", "HEAD")
+
+    (tmp_path / "local.py").write_text("x = 2\n")
+    assert commit_of(notebook) == git("rev-parse", "HEAD") + "-dirty"
