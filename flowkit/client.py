@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 from flowkit import notebook as notebooks
 from flowkit.artifacts import Artifacts
+from flowkit.changes import Comparison
 from flowkit.commit import commit_of
 from flowkit.config import Config
 from flowkit.errors import Conflict, NotFound, Unavailable, UsageError, did_you_mean
 from flowkit.events import Event, Usage, fold, usage
 from flowkit.flow.current import current_run
 from flowkit.flow.recorded import Recorded
+from flowkit.history import changed
 from flowkit.model import (
     KEEP_FAILED,
     KEEP_SUCCEEDED,
@@ -463,6 +465,10 @@ class Client:
         limit = Limit(name=name, rate=str(Rate.parse(rate)), failures=failures, within=within, close_for=close_for)
         self.store.set_limit(limit)
         return limit
+
+    def diff(self, run: str, other: str | None = None) -> Comparison:
+        """How a run differs from another, or from the last one of its deployment that succeeded before it."""
+        return changed(self.store, self.artifacts, self.store.run(run), self.store.run(other) if other else None)
 
     # -- what is to be run --------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from flowkit.changes import Change, Comparison
 from flowkit.events import Event, Usage, fold, kernel, usage
 from flowkit.model import (
     Act,
@@ -336,6 +337,91 @@ def run_details(run: Run, events: Sequence[Event] = (), wait: Wait | None = None
             if value
         )
     )
+
+
+def comparison(found: Comparison) -> Group:
+    """Two runs side by side, then a change each, the likeliest cause first; its lines are cut, ``--json`` has all."""
+    parts: list[Text] = [_side(found.after), _side(found.before, since=True)]
+    if found.after.error and found.after.state is State.FAILED:
+        parts.append(Text.assemble(("error    ", "dim"), (found.after.error, "red"), overflow="fold"))
+    width = len(str(len(found.changes)))
+    for number, change in enumerate(found.changes, 1):
+        parts += [Text(), *_change(change, f"{number:>{width}}  ")]
+    parts.append(Text())
+    if not found.changes:
+        parts.append(Text("Nothing that is known differs.", style="green"))
+    if found.same:
+        parts.append(Text.assemble(("the same     ", "dim"), ", ".join(found.same), overflow="fold"))
+    if found.unknown:
+        parts.append(Text.assemble(("not known    ", "dim"), ", ".join(found.unknown), overflow="fold"))
+    return Group(*parts)
+
+
+def _side(run: Run, *, since: bool = False) -> Text:
+    version = f" version {run.version}" if run.version else ""
+    about = f"  {run.label}{version}, {local(run.finished or run.started)}"
+    return Text.assemble(
+        ("since    " if since else "run      ", "dim"), (run.id[:8], "bold"), "  ", standing(run), about
+    )
+
+
+def _change(change: Change, lead: str) -> Iterator[Text]:
+    label = LABELS[change.kind]
+    name = (
+        change.name.removeprefix("cell ") if change.kind == "cell" and change.name.startswith("cell") else change.name
+    )
+    head = Text.assemble((lead, "dim"), (f"{label} " if label else "", "cyan"), (name, "bold"), overflow="fold")
+    short = change.kind not in ("cell", "output") and not (change.kind == "result" and change.before == change.after)
+    if short:
+        head.append("   ")
+        head.append_text(_from_to(change))
+    elif change.kind == "cell" and change.before is None:
+        head.append("  new", style="green")
+    elif change.kind == "cell" and change.after is None:
+        head.append("  gone", style="red")
+    if change.suspect:
+        head.append(f"   ← {change.suspect}", style="yellow")
+    yield head
+    indent = " " * len(lead)
+    most = SHOWN_LINES[change.kind]
+    for line in change.lines[:most]:
+        style = {"+": "green", "-": "red", "…": "dim"}.get(line[:1], "") if change.kind in ("cell", "output") else ""
+        yield Text(f"{indent}{line}", style=style, overflow="fold")
+    if len(change.lines) > most:
+        yield Text(f"{indent}… {len(change.lines) - most} more lines; --json has them", style="dim")
+
+
+def _from_to(change: Change) -> Text:
+    def shown(value: str) -> str:
+        if change.kind == "commit":
+            commit, dash, dirty = value.partition("-")
+            return f"{commit[:10]}{dash}{dirty}"
+        return value if len(value) <= LONGEST else f"{value[:LONGEST]}…"
+
+    if change.before is None:
+        without = "its default" if change.kind == "parameter" else "not there"
+        return Text.assemble((without, "dim"), " → ", (shown(change.after or ""), "green"))
+    if change.after is None:
+        without = "its default" if change.kind == "parameter" else "gone"
+        return Text.assemble((shown(change.before), "red"), " → ", (without, "dim"))
+    return Text.assemble((shown(change.before), "red"), " → ", (shown(change.after), "green"))
+
+
+#: What a change is called in front of its name; empty where the name says it.
+LABELS = {
+    "cell": "cell",
+    "parameter": "parameter",
+    "package": "package",
+    "python": "",
+    "host": "",
+    "commit": "",
+    "result": "result of",
+    "duration": "time of",
+    "output": "output of",
+}
+
+#: Lines of each change that are shown.
+SHOWN_LINES = dict.fromkeys(LABELS, 6) | {"cell": 30}
 
 
 def waiting(wait: Wait) -> str:

@@ -25,6 +25,7 @@ SHARED = (
     "rates",
     "installed",
     "commit",
+    "changes",
 )
 
 #: room -> what of flowkit it may import. The longest prefix of a module's name decides its room.
@@ -56,10 +57,20 @@ MAY_IMPORT = {
         "worker.limits",
         "worker.results",
     ),
-    "server": (*SHARED, "store", "server"),
+    "history": (*SHARED, "store"),
+    "server": (*SHARED, "store", "history", "server"),
     "terminal": SHARED,
     "testing": (*SHARED, "worker.kernel"),
-    "client": (*SHARED, "flow.current", "flow.recorded", "store", "worker.broker", "worker.cron", "worker.kernels"),
+    "client": (
+        *SHARED,
+        "history",
+        "flow.current",
+        "flow.recorded",
+        "store",
+        "worker.broker",
+        "worker.cron",
+        "worker.kernels",
+    ),
     "loaded": (*SHARED, "client", "flow.checkpoint", "flow.current", "flow.formats"),
     "book": (*SHARED, "client", "worker.executed"),
     "doctor": (*SHARED, "client", "worker.kernels", "worker.process"),

@@ -32,6 +32,7 @@ for command in (
     runs.run,
     runs.retry,
     runs.open_,
+    runs.diff,
     runs.cancel,
     runs.runs,
     runs.show,

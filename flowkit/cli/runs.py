@@ -79,6 +79,22 @@ def open_(run: str, output: Path | None) -> None:
 
 @click.command()
 @click.argument("run")
+@click.argument("other", required=False)
+@as_json
+def diff(run: str, other: str | None, as_json: bool) -> None:
+    """Show how RUN differs from OTHER, what most likely broke it first.
+
+    OTHER is the last run of its deployment that succeeded before it, if it is not named.
+    """
+    with connect() as client:
+        found = client.diff(run, other)
+    if as_json:
+        return print_json(found.to_json())
+    return terminal.console().print(terminal.comparison(found))
+
+
+@click.command()
+@click.argument("run")
 @as_json
 def cancel(run: str, as_json: bool) -> None:
     """Cancel RUN, waiting or under way. A backfill's id (DEPLOYMENT:PARAMETER) cancels all of it."""
