@@ -45,6 +45,9 @@ class Rank(IntEnum):
 #: Lines of one cell's or output's difference that are told.
 LINES = 200
 
+#: Lines of a cell or an output that are compared: difflib takes long for many that all differ.
+COMPARED = 2_000
+
 #: Characters of a line or a value that are told.
 WIDTH = 500
 
@@ -323,7 +326,7 @@ def _cell_name(cell: Mapping[str, Any], number: int | None) -> str:
 
 def _difference(before: str, after: str, context: int = 2) -> tuple[str, ...]:
     """As a unified difference without its head; empty if there is none but blanks at the ends of lines."""
-    old, new = ([line.rstrip()[:WIDTH] for line in text.splitlines()] for text in (before, after))
+    old, new = ([line.rstrip()[:WIDTH] for line in text.splitlines()[:COMPARED]] for text in (before, after))
     lines = list(difflib.unified_diff(old, new, n=context, lineterm=""))[3:]
     return _bounded(["…" if line.startswith("@@") else line for line in lines])
 
@@ -497,8 +500,8 @@ def _printed(cell: Mapping[str, Any]) -> str:
     return _MOVING.sub("…", _ANSI.sub("", "\n".join(found)))
 
 
-#: Addresses of objects and short durations, which are others each time.
-_MOVING = re.compile(r"\b0x[0-9a-f]{6,16}\b|\b\d+(\.\d+)? (ms|s)\b")
+#: Addresses of objects, and durations with the blanks that align them, which are others each time.
+_MOVING = re.compile(r"\b0x[0-9a-f]{6,16}\b|[ <]*\b\d+(\.\d+)? (ms|s|min)\b")
 
 
 def _suspected(change: Change, why: str) -> Change:

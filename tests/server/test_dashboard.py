@@ -349,6 +349,27 @@ def test_a_runs_graph_is_drawn_as_in_the_notebook_and_follows_its_events(page: P
     page.get_by_role("tab", name="Nodes").click()
 
 
+def test_a_failed_runs_page_says_what_changed_since_the_last_success(page: Page, site: Site) -> None:
+    deployment = deploy(site.store, "changed", queue="changed")
+    for day, cause in ((1, None), (HOSTILE, Cause.NOTEBOOK)):
+        run = begin(site.store, submit(site.store, deployment, day=day))
+        save(site.artifacts, run, [code("1", prints(f"{HOSTILE} {cause}"))])
+        end(site.store, run, cause=cause, error=cause and "ValueError: no day")
+    opened(page, site, f"?run={run.id}")
+    expect(page.locator(".failure")).to_contain_text(f"flowkit open {run.id[:8]}")
+
+    page.get_by_role("button", name="What changed since the last success").click()
+
+    changes = page.locator(".changes li")
+    expect(changes.first).to_contain_text("1 → ", timeout=SOON)
+    expect(changes.first).to_contain_text("the error names it")
+    expect(changes.first).to_contain_text(HOSTILE)
+    expect(page.locator(".changes")).to_contain_text("Not known")
+    assert page.evaluate("() => window.__x") is None
+    page.locator(".changes a").click()
+    expect(page.locator(".changes")).to_contain_text("no run of changed succeeded before", timeout=SOON)
+
+
 def test_a_run_of_ten_thousand_nodes_shows_first_what_failed(page: Page, site: Site) -> None:
     run = begin(site.store, submit(site.store, deploy(site.store, "wide", queue="wide")))
     names = [f"n{number}" for number in range(10_000)]

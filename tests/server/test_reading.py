@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flowkit.artifacts import Artifacts
 from flowkit.errors import Unavailable
 from flowkit.model import Cause, Run, State, now
 from flowkit.server.dashboard.reading import PAGE, TAIL, Asked, Reader, Seen, View
@@ -59,8 +60,8 @@ def counted(tmp_path: Path) -> Iterator[Counted]:
 
 
 @pytest.fixture
-def reader(counted: Counted) -> Iterator[Reader]:
-    reader = Reader(counted)
+def reader(counted: Counted, tmp_path: Path) -> Iterator[Reader]:
+    reader = Reader(counted, Artifacts(str(tmp_path)))
     yield reader
     reader.close()
 

@@ -23,7 +23,7 @@ class Dashboard:
     """Its routes, in ``app``, and the one reader of the store behind all of its pages."""
 
     def __init__(self, store: Store, artifacts: Artifacts) -> None:
-        self._reader = Reader(store)
+        self._reader = Reader(store, artifacts)
         self.app: FastAPI = mount(lambda: page(self._reader, store=_in_words(store.shown)))
         self.app.router.routes[:0] = [*Notebooks(store, artifacts).routes(), Route("/graph.js", _bundle)]
 

@@ -54,6 +54,7 @@ class Page {
     this.model.send_msg({
       turns: this.turns, states: this.states, deployment: this.deployment, before: this.pages.at(-1), run: this.run,
       graph: Boolean(this.run) && this.detail.tab === "graph",
+      changes: Boolean(this.run) && this.detail.tab === "changes",
     });
     const url = new URLSearchParams();
     for (const state of this.states) url.append("state", state);

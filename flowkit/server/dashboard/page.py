@@ -16,6 +16,7 @@ import param
 from panel.custom import JSComponent
 
 from flowkit import scene
+from flowkit.changes import Comparison
 from flowkit.events import kernel, usage
 from flowkit.model import NodeRun, Run, State, Wait
 from flowkit.server.dashboard.reading import Asked, Followed, Overview, Reader, Seen, View
@@ -26,6 +27,8 @@ NODES = 300
 SHOWN = 2_000
 #: Parameters of one run that are shown.
 PARAMETERS = 100
+#: Changes since the last success, and lines of each, that are shown.
+CHANGES, CHANGED = 60, 60
 
 _FOLDER = Path(__file__).parent
 _STATES = [state for state in State if state is not State.SKIPPED]
@@ -87,7 +90,7 @@ class Viewer:
         self._logged: tuple[str, int, int] = ("", 0, 0)  #: run, attempt, last piece of output
 
     def _ask(self, data: Any) -> None:
-        """The browser's question: ``{turns, states, deployment, before, run, graph}``."""
+        """The browser's question: ``{turns, states, deployment, before, run, graph, changes}``."""
         page, run = data["turns"]
         self.asked = Asked(
             view=View(
@@ -97,6 +100,7 @@ class Viewer:
             ),
             run=_text(data["run"]),
             graph=bool(data["graph"]),
+            changes=bool(data["changes"]),
             turns=(int(page), int(run)),
         )
         if self._looking:
@@ -112,7 +116,7 @@ class Viewer:
             self._told.pop("runs", None)
         if seen.asked.turns[1] != self._answered.turns[1]:
             self._logged = ("", 0, 0)
-            for part in ("run", "nodes", "usage", "graph", "standing"):
+            for part in ("run", "nodes", "usage", "graph", "standing", "changes"):
                 self._told.pop(part, None)
         self._answered = seen.asked
         message = {"turns": seen.asked.turns, "now": seen.at.timestamp(), "problem": seen.problem}
@@ -127,6 +131,8 @@ class Viewer:
                 message |= self._news("usage", _usage(seen.followed))
                 if seen.asked.graph:
                     message |= self._graph(seen.followed)
+                if seen.changes is not None:
+                    message |= self._news("changes", _changes(seen.changes))
                 message |= self._output(seen.followed)
         self.component.tell(message)
 
@@ -256,6 +262,22 @@ def _nodes(nodes: list[NodeRun]) -> dict[str, Any]:
             }
             for node in shown
         ],
+    }
+
+
+def _changes(found: Comparison | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"problem": found}
+    told = [change.to_json() | {"lines": list(change.lines[:CHANGED])} for change in found.changes[:CHANGES]]
+    for change in told:
+        if change["kind"] in ("cell", "output"):  # their lines say it
+            change |= {"before": change["before"] is not None, "after": change["after"] is not None}
+    return {
+        "since": _row(found.before),
+        "changes": told,
+        "unshown": len(found.changes) - len(told),
+        "same": list(found.same),
+        "unknown": list(found.unknown),
     }
 
 

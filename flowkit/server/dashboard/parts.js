@@ -25,6 +25,26 @@ function fillNode(row, node, { from, to, now }) {
   write(took, duration(node, now));
 }
 
+const WHAT = {
+  cell: "", parameter: "parameter", package: "package", python: "", host: "", commit: "", result: "result of",
+  duration: "time of", output: "output of",
+};
+
+// One thing that differs from an earlier run.
+function change({ kind, name, before, after, lines, suspect }) {
+  const code = kind === "cell" || kind === "output";
+  const none = kind === "parameter" ? "its default" : "none";
+  const short = (value) => (kind === "commit" ? value.replace(/^([0-9a-f]{10})[0-9a-f]*/, "$1") : value);
+  const side = (value, style) => h("span", { class: value === null ? "none" : style, title: value }, value === null ? none : short(value));
+  const from = code || (before === after) ? "" : h("span", { class: "values" }, side(before, "old"), " → ", side(after, "new"));
+  const fresh = kind === "cell" && !before ? h("span", { class: "new" }, "new") : kind === "cell" && !after ? h("span", { class: "old" }, "gone") : "";
+  const body = lines.map((line) => h("span", { class: code ? { "+": "new", "-": "old", "…": "none" }[line[0]] : null }, `${line}\n`));
+  return h("li", {},
+    h("div", { class: "what" }, h("span", { class: "kind" }, WHAT[kind]), h("b", {}, name), fresh, from),
+    suspect ? h("div", { class: "suspect" }, suspect) : "",
+    lines.length ? h("pre", { tabindex: "0" }, ...body) : "");
+}
+
 function timeOfDay(seconds) {
   return new Date(seconds * 1000).toTimeString().slice(0, 8);
 }

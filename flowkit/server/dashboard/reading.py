@@ -13,8 +13,11 @@ from datetime import datetime
 from time import monotonic
 from typing import Protocol
 
-from flowkit.errors import NotFound, Unavailable
+from flowkit.artifacts import Artifacts
+from flowkit.changes import Comparison
+from flowkit.errors import NotFound, Unavailable, UsageError
 from flowkit.events import Event, fold
+from flowkit.history import changed
 from flowkit.model import LIVE, Deployment, Limit, NodeRun, Run, State, Wait, Worker, now
 from flowkit.store import Store
 
@@ -48,6 +51,7 @@ class Asked:
     view: View = View()
     run: str | None = None  #: id, or the beginning of one
     graph: bool = False  #: the run's graph is to be seen
+    changes: bool = False  #: what changed since the last success before the run
     turns: tuple[int, int] = (0, 0)  #: how often it has turned to another page, and to another run
 
 
@@ -115,6 +119,7 @@ class Seen:
     runs: list[Run] | None = None
     more: bool = False  #: there are older runs than these
     followed: Followed | None = None
+    changes: Comparison | str | None = None  #: since the last success; or why there is nothing to compare
     missing: str | None = None  #: why the run that was asked for is not there
     problem: str | None = None  #: why the store does not answer
 
@@ -130,12 +135,14 @@ class Viewer(Protocol):
 class Reader:
     """Looks at the store in a thread of its own while there is a viewer."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime] = now) -> None:
+    def __init__(self, store: Store, artifacts: Artifacts, *, clock: Callable[[], datetime] = now) -> None:
         self._store = store
+        self._artifacts = artifacts
         self._clock = clock
         self._viewers: list[Viewer] = []
         self._followed: dict[str, Followed | NotFound] = {}
         self._before: dict[str, Run] = {}
+        self._changes: dict[str, tuple[Run, Comparison | str]] = {}
         self._woken = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="flowkit-reader", daemon=True)
@@ -191,7 +198,8 @@ class Reader:
             if isinstance(followed, NotFound):
                 self._tell(viewer, replace(seen, missing=str(followed)))
             else:
-                self._tell(viewer, replace(seen, followed=followed))
+                changes = self._compared(followed.run) if followed and question.changes else None
+                self._tell(viewer, replace(seen, followed=followed, changes=changes))
 
     def _overview(self, at: datetime) -> Overview:
         store = self._store
@@ -231,6 +239,23 @@ class Reader:
                 self._followed[id] = followed.read(self._store, at)
             except NotFound as error:
                 self._followed[id] = error
+
+    def _compared(self, run: Run) -> Comparison | str | None:
+        """Once for each run that has ended: neither it nor what came before it changes any more."""
+        if not run.state.final:
+            return "It has not ended yet."
+        known = self._changes.get(run.id)
+        if known is None or known[0] != run:
+            if len(self._changes) > 100:
+                self._changes.clear()
+            try:
+                found: Comparison | str = changed(self._store, self._artifacts, run)
+            except (NotFound, UsageError) as error:
+                found = str(error)
+            except Unavailable as error:  # the next look may be luckier
+                return str(error)
+            known = self._changes[run.id] = run, found
+        return known[1]
 
     def _tell(self, viewer: Viewer, seen: Seen) -> None:
         try:

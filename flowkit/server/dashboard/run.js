@@ -36,14 +36,16 @@ class Detail {
     this.notebookBar = h("div", { class: "hint notebook-bar" });
     this.graphBody = h("div", { class: "graph" });
     this.graphNote = h("p", { class: "hint" }, "Looking at its events …");
+    this.changesBody = h("div", { class: "changes" }, h("p", { class: "hint" }, "Comparing it with the last run that succeeded …"));
     this.panels = {
       graph: h("div", { class: "panel", role: "tabpanel" }, this.graphNote, this.graphBody),
       nodes: h("div", { class: "panel", role: "tabpanel" }, this.nodesBody),
       log: h("div", { class: "panel", role: "tabpanel" }, this.logNote, this.log),
       notebook: h("div", { class: "panel", role: "tabpanel" }, this.notebookBar, this.frames),
+      changes: h("div", { class: "panel", role: "tabpanel" }, this.changesBody),
     };
-    this.tabs = Object.fromEntries(["graph", "nodes", "log", "notebook"].map((name) => [name,
-      h("button", { type: "button", role: "tab", onclick: () => this.show(name) }, name[0].toUpperCase() + name.slice(1))]));
+    this.tabs = Object.fromEntries(["graph", "nodes", "log", "notebook", "changes"].map((name) => [name,
+      h("button", { type: "button", role: "tab", onclick: () => this.show(name) }, TITLES[name] || name[0].toUpperCase() + name.slice(1))]));
     const tabs = h("div", { class: "tabs", role: "tablist" }, ...Object.values(this.tabs));
     tabs.addEventListener("keydown", (event) => {
       const names = Object.keys(this.tabs);
@@ -61,7 +63,7 @@ class Detail {
 
   show(name, first = false) {
     this.tab = name;
-    if (name === "graph" && !first) this.page.ask(); // it is told only while somebody looks at it
+    if ((name === "graph" || name === "changes") && !first) this.page.ask(); // it is told only while somebody looks at it
     for (const [other, panel] of Object.entries(this.panels)) {
       panel.hidden = other !== name;
       this.tabs[other].setAttribute("aria-selected", String(other === name));
@@ -71,7 +73,7 @@ class Detail {
     if (name === "notebook") this.frame();
   }
 
-  hear({ run, nodes, usage, log, missing, graph, standing }) {
+  hear({ run, nodes, usage, log, missing, graph, standing, changes }) {
     if (missing) return this.drawMissing(missing);
     if (graph !== undefined || standing) this.drawGraph(graph, standing);
     if (run) {
@@ -84,6 +86,7 @@ class Detail {
     if (usage) this.drawUsage(usage);
     if (nodes || run) this.drawNodes();
     if (log) this.drawLog(log);
+    if (changes) this.drawChanges(changes);
   }
 
   tick() {
@@ -106,9 +109,13 @@ class Detail {
     this.error.hidden = !this.data.error;
     const again = this.data.state === "pending" || this.data.state === "running";
     this.error.classList.toggle("past", again || this.data.state === "succeeded");
+    const failed = this.data.state === "failed";
     this.error.replaceChildren(
       h("b", {}, `${again ? "The attempt before: " : ""}${CAUSES[this.data.cause] || "It failed"}`),
-      h("span", {}, this.data.error));
+      h("span", {}, this.data.error),
+      failed ? h("p", { class: "next" },
+        h("button", { type: "button", onclick: () => this.show("changes") }, "What changed since the last success"),
+        h("span", {}, "Stand where it failed: ", h("code", {}, `flowkit open ${this.data.id.slice(0, 8)}`))) : "");
   }
 
   drawSub() {
@@ -174,6 +181,18 @@ class Detail {
       this.nodesBody.replaceChildren(this.nodesTable, less);
     }
     shown.forEach((node, index) => fillNode(this.nodesTable.tBodies[0].rows[index], node, { from, to, now }));
+  }
+
+  drawChanges({ problem, since, changes, unshown, same, unknown }) {
+    if (problem) return this.changesBody.replaceChildren(h("p", { class: "hint" }, problem));
+    const rest = [["The same", same], ["Not known", unknown]].filter(([, names]) => names.length);
+    this.changesBody.replaceChildren(
+      h("p", { class: "hint" }, "Since run ",
+        h("a", { href: `?run=${since.id}`, onclick: (event) => { event.preventDefault(); this.page.select(since.id); } }, since.id.slice(0, 8)),
+        `, which succeeded ${when(since.finished, true)}. What most likely broke it comes first.`),
+      changes.length ? h("ol", {}, ...changes.map(change)) : h("p", { class: "hint" }, "Nothing that is known differs."),
+      unshown ? h("p", { class: "hint" }, `and ${count(unshown)} more: flowkit diff ${this.data.id.slice(0, 8)}`) : "",
+      ...rest.map(([title, names]) => h("p", { class: "hint" }, h("b", {}, title), ` ${names.join(", ")}`)));
   }
 
   // The same graph as in a notebook, from the file that this server gives.
@@ -280,6 +299,8 @@ class GraphModel {
   set() {}
   save_changes() {}
 }
+
+const TITLES = { changes: "What changed" };
 
 const CAUSES = {
   notebook: "The notebook raised an error", crashed: "Its kernel or worker died",
