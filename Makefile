@@ -37,9 +37,10 @@ format: .venv/.test ## rewrite the code in the project's format
 bench: .venv/.bench ## measure against peers and the floor, in one run
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.bench
 
-soak: .venv/.test ## inject every fault of the table for MINUTES, and print it filled in; walk all zones
+soak: .venv/.test ## inject every fault of the table for MINUTES, and print it filled in; walk all zones; fuzz the API
 	@$(BIN)/python -m tests.chaos $(or $(MINUTES),10)
 	@$(BIN)/python -m tests.zones
+	@$(BIN)/python -m tests.server.fuzz 300
 
 docs: .venv/.test ## write the generated part of the documents anew
 	@$(BIN)/python -m tests.test_docs
