@@ -146,7 +146,7 @@ def _simulated(budget: Budget, kinds: tuple[str, ...], count: str | None = None)
 
 
 def worker_kills(budget: Budget) -> Figures:
-    """Of six workers five at a time, each with runs; how long until these have begun again elsewhere."""
+    """Of six workers three at a time: the others have room for their runs. How long until these have begun again."""
     figures = Figures()
     with Crew(budget.folder, servers=budget.servers) as crew:
         crew.hire(6)
@@ -155,11 +155,11 @@ def worker_kills(budget: Budget) -> Figures:
             runs = [crew.submit(seconds=120.0) for _ in range(12)]
             crew.until(lambda runs=runs: {one.run for one in crew.begun()} >= {run.id for run in runs}, 60)  # type: ignore[misc]
             owners = {one.run: one for one in crew.begun()}
-            doomed = crew.chance.sample(crew.alive(), 5)
+            doomed = crew.chance.sample(crew.alive(), 3)
             killed = time.monotonic()
             for worker in doomed:
                 worker.kill()
-            crew.hire(5)
+            crew.hire(3)
             dead = {worker.pid for worker in doomed}
             lost = {run.id for run in runs if owners[run.id].pid in dead}
 
@@ -172,7 +172,7 @@ def worker_kills(budget: Budget) -> Figures:
             figures.times += [second[run] - killed for run in lost if run in second]
             figures.lost += sum(run not in second for run in lost)
             figures.unexpected += sum(run.id in second and run.id not in lost for run in runs)
-            figures.done += 5
+            figures.done += 3
             for run in runs:
                 with suppress(FlowkitError):
                     crew.client.cancel(run.id)
