@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from flowkit.errors import Conflict, NotFound, did_you_mean
-from flowkit.model import CatchUp, Deployment, Overlap, Schedule
+from flowkit.model import CatchUp, Deployment, Overlap, Schedule, State
 from flowkit.store.database import Database
 from flowkit.store.limits import DEPLOYMENT, keep_limit
-from flowkit.store.runs import cancel_runs, keep_snapshot, to_policy
-from flowkit.store.schema import deployments, runs, series, skips, snapshots, versions
+from flowkit.store.runs import cancel_runs, keep_snapshot, lane_of, to_policy
+from flowkit.store.schema import deployments, is_in, runs, series, skips, snapshots, versions
 from flowkit.store.series import OPEN, hold
 
 
@@ -43,6 +43,12 @@ class Deployments(Database):
             keep_limit(self, connection, DEPLOYMENT, name, width=policy.max_concurrent, rate=policy.rate)
             if after == before:
                 return after, False
+            # What waits already changes lanes when its deployment becomes limited, or is no longer. Not what is just
+            # being claimed: whoever does that may wait for the limit that we hold.
+            lane = lane_of(name, policy)
+            waiting = runs.c.deployment == name, is_in(State.PENDING), runs.c.lane != lane
+            others = sa.select(runs.c.id).where(*waiting).with_for_update(skip_locked=True)
+            connection.execute(sa.update(runs).where(runs.c.id.in_(others)).values(lane=lane))
             if before is None or after.version > before.version:
                 connection.execute(sa.insert(versions).values(_version_row(after)))
             else:
@@ -67,6 +73,12 @@ class Deployments(Database):
         with self.reading() as connection:
             rows = connection.execute(select_deployments().order_by(deployments.c.name))
             return [to_deployment(row) for row in rows]
+
+    def deployment_names(self) -> list[str]:
+        """In order."""
+        query = sa.select(deployments.c.name).where(deployments.c.version > 0).order_by(deployments.c.name)
+        with self.reading() as connection:
+            return list(connection.execute(query).scalars())
 
     def versions(self, name: str) -> list[Deployment]:
         """All it ever had, newest first, each with the schedule of today."""

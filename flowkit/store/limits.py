@@ -17,7 +17,7 @@ from flowkit.errors import NotFound, did_you_mean
 from flowkit.model import Limit, Pass, Queue, Run, State, Wait
 from flowkit.rates import Rate
 from flowkit.store.database import Database
-from flowkit.store.schema import grants, limits, runs
+from flowkit.store.schema import grants, is_in, limits, runs
 
 #: Kinds of limit: of a queue's runs, of a deployment's runs, of the calls of nodes that name it.
 QUEUE, DEPLOYMENT, NODES = "queue", "deployment", "nodes"
@@ -25,7 +25,7 @@ QUEUE, DEPLOYMENT, NODES = "queue", "deployment", "nodes"
 #: In place of a kind: when calls of nodes that name a limit failed.
 FAILURES = "failures"
 
-_RUNNING = runs.c.state == State.RUNNING.value
+_RUNNING = is_in(State.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def hold_limits(
         if row.width is not None:
             others = runs.alias()
             counted = others.c.queue if row.kind == QUEUE else others.c.deployment
-            running = sa.select(sa.func.count()).where(counted == row.name, others.c.state == State.RUNNING.value)
+            running = sa.select(sa.func.count()).where(counted == row.name, is_in(State.RUNNING, others))
             room.append(running.scalar_subquery() < row.width)
     return list(held), room
 
@@ -281,5 +281,5 @@ def _to_limit(row: sa.Row[Any]) -> Limit:
 
 
 def _by_queue(connection: sa.Connection, state: State) -> dict[str, tuple[int, datetime]]:
-    query = sa.select(runs.c.queue, sa.func.count(), sa.func.min(runs.c.created)).where(runs.c.state == state.value)
+    query = sa.select(runs.c.queue, sa.func.count(), sa.func.min(runs.c.created)).where(is_in(state))
     return {name: (count, oldest) for name, count, oldest in connection.execute(query.group_by(runs.c.queue))}

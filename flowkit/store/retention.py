@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import sqlalchemy as sa
 
 from flowkit.model import Deployment, Run, State
 from flowkit.store.database import Database
-from flowkit.store.runs import to_run
-from flowkit.store.schema import deployments, runs, snapshots, versions
+from flowkit.store.runs import newest, to_run
+from flowkit.store.schema import deployments, is_in, runs, snapshots, versions
 
-#: A run that has ended is one of these.
-SUCCEEDED = runs.c.state == State.SUCCEEDED.value
-FAILED = runs.c.state.in_([State.FAILED.value, State.CANCELLED.value])
+#: What is kept of a deployment, and of runs in which states.
+KEPT = {"keep_succeeded": (State.SUCCEEDED,), "keep_failed": (State.FAILED, State.CANCELLED)}
 
 #: A run of a backfill is kept: that it is there says that its value is done.
 BACKFILLED = sa.and_(runs.c.series.is_not(None), runs.c.scheduled_for.is_(None))
 
-#: The conditions that a group of runs fulfils.
-Group = tuple[sa.ColumnElement[bool], ...]
-
 
 class Retention(Database):
-    def prunable(self, *, limit: int = 100) -> list[Run]:
+    def prunable(self, *, like: Iterable[Run] | None = None, limit: int = 100) -> list[Run]:
         """Ended runs beyond what their deployment keeps: its newest succeeded ones, and its newest others.
 
         A run without a deployment counts with those of the same notebook, and the defaults apply.
+
+        Args:
+            like: only of these runs' deployments and notebooks. None: of all, which counts every run that is kept.
         """
         beyond: list[Run] = []
         with self.reading() as connection:
-            for group, keep in _overfull(connection):
-                newest = sa.select(runs).where(*group, ~BACKFILLED).order_by(runs.c.created.desc(), runs.c.id.desc())
-                rows = connection.execute(newest.offset(keep).limit(limit - len(beyond)))
-                beyond += [to_run(row) for row in rows]
+            for theirs, states, keep in _overfull(connection) if like is None else _of(connection, like):
+                rows = newest(theirs, ~BACKFILLED, states=states, offset=keep, limit=limit - len(beyond))
+                beyond += [to_run(row) for row in connection.execute(rows)]
                 if len(beyond) == limit:
                     break
         return beyond
@@ -44,7 +42,8 @@ class Retention(Database):
 
         Notebooks that no run and no version needs go too.
         """
-        ended = sa.select(runs.c.id).where(runs.c.id.in_(ids), sa.or_(SUCCEEDED, FAILED))
+        final = sa.or_(*(runs.c.state.in_(states) for states in KEPT.values()))
+        ended = sa.select(runs.c.id).where(runs.c.id.in_(ids), final)
         unused = sa.select(snapshots.c.digest).where(
             ~sa.exists().where(runs.c.snapshot == snapshots.c.digest),
             ~sa.exists().where(versions.c.snapshot == snapshots.c.digest),
@@ -57,22 +56,53 @@ class Retention(Database):
             connection.execute(sa.delete(snapshots).where(snapshots.c.digest.in_(theirs)))
 
 
-def _overfull(connection: sa.Connection) -> Iterator[tuple[Group, int]]:
-    """Every group of ended runs with more than are kept of it, and how many those are.
-
-    First counted: ranking every run by a window function takes ten times as long where little is to be pruned.
-    """
-    current = sa.and_(versions.c.name == deployments.c.name, versions.c.version == deployments.c.version)
-    kept = sa.select(versions.c.name, versions.c.keep_succeeded, versions.c.keep_failed)
-    keeps = {row.name: row for row in connection.execute(kept.join_from(deployments, versions, current))}
-    deployed = runs.c.deployment.is_not(None)
-    for owner, owned in ((runs.c.deployment, deployed), (runs.c.notebook, ~deployed)):
-        for ended, keep in ((SUCCEEDED, "keep_succeeded"), (FAILED, "keep_failed")):
-            count = sa.select(owner, sa.func.count()).where(owned, ended).group_by(owner)
-            for name, found in connection.execute(count).all():
-                limit = getattr(keeps.get(name), keep, getattr(_DEFAULTS, keep))
-                if found > limit:
-                    yield (owner == name, owned, ended), limit
+#: Whose runs, in which states, and how many of them are kept.
+Group = tuple[sa.ColumnElement[bool], Sequence[State], int]
 
 
+def _of(connection: sa.Connection, like: Iterable[Run]) -> Iterator[Group]:
+    """Those with which any of these runs counts."""
+    owners = {(run.deployment, None if run.deployment is not None else run.notebook) for run in like}
+    for deployment, notebook in sorted(owners, key=str):
+        mine = runs.c.deployment == deployment
+        if deployment is None:
+            mine = sa.and_(runs.c.deployment.is_(None), runs.c.notebook == notebook)
+        keeps = connection.execute(_KEEPS.where(versions.c.name == deployment)).first() or _DEFAULTS
+        for kind, states in KEPT.items():
+            yield mine, states, getattr(keeps, kind)
+
+
+def _overfull(connection: sa.Connection) -> Iterator[Group]:
+    """All with more runs than are kept of them. No more are counted of anyone than are kept, and one."""
+    keeps = _KEEPS.cte("keeps")
+    for owner, which in ((runs.c.deployment, sa.true()), (runs.c.notebook, runs.c.deployment.is_(None))):
+        owners = _owners(owner, which)
+        known = keeps.c.name == owners.c.name if owner is runs.c.deployment else sa.false()
+        for kind, states in KEPT.items():
+            default = getattr(_DEFAULTS, kind)
+            keep = sa.func.coalesce(keeps.c[kind], default)
+            for limit in {default, *connection.execute(sa.select(keeps.c[kind]).distinct()).scalars()}:
+                counts = [_count(owner == owners.c.name, which, is_in(state), most=limit + 1) for state in states]
+                # Not an AND: there a database may well count first.
+                many = sa.case((keep == limit, sum(counts[1:], counts[0])), else_=0) > limit
+                found = sa.select(owners.c.name).outerjoin_from(owners, keeps, known)
+                for name in connection.execute(found.where(owners.c.name.is_not(None), many)).scalars():
+                    yield sa.and_(owner == name, which), states, limit
+
+
+def _owners(owner: sa.Column[str], which: sa.ColumnElement[bool]) -> sa.CTE:
+    """All whose runs there are, by one jump in the index of runs each, deleted deployments too; and a null."""
+    first = sa.select(owner).where(which, owner.is_not(None)).order_by(owner).limit(1)
+    owners = sa.select(first.scalar_subquery().label("name")).cte("owners", recursive=True)
+    after = sa.select(owner).where(which, owner > owners.c.name).order_by(owner).limit(1).correlate(owners)
+    return owners.union_all(sa.select(after.scalar_subquery()).where(owners.c.name.is_not(None)))
+
+
+def _count(*conditions: sa.ColumnElement[bool], most: int) -> sa.ScalarSelect[int]:
+    some = sa.select(runs.c.id).where(*conditions, ~BACKFILLED).limit(most).correlate_except(runs).subquery()
+    return sa.select(sa.func.count()).select_from(some).scalar_subquery()
+
+
+_CURRENT = sa.and_(versions.c.name == deployments.c.name, versions.c.version == deployments.c.version)
+_KEEPS = sa.select(versions.c.name, *(versions.c[kind] for kind in KEPT)).join_from(deployments, versions, _CURRENT)
 _DEFAULTS = Deployment(name="", notebook="", snapshot="")

@@ -15,10 +15,12 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
     ForeignKey,
+    FromClause,
     Index,
     Integer,
     MetaData,
@@ -27,10 +29,12 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    bindparam,
     text,
 )
 
 from flowkit.errors import UsageError
+from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
 VERSION = "0001"
@@ -241,6 +245,8 @@ runs = Table(
     Column("parameters", Json, nullable=False),
     Column("policy", Json, nullable=False),
     Column("queue", Name, nullable=False),  # these two are the policy's, for the claim's index
+    # Of its queue: the deployment's, if that is limited; else empty, as a worker leaves it that does not know of lanes.
+    Column("lane", Name, nullable=False, server_default=""),
     Column("priority", Number, nullable=False),
     Column("created", Instant, nullable=False),
     Column("scheduled_for", Instant),
@@ -268,24 +274,35 @@ runs = Table(
     CheckConstraint("NOT cancelling OR state = 'running'", name="runs_cancelling"),
     Index("runs_newest", "created", "id"),
     Index("runs_of_state", "state", "created", "id"),
-    Index("runs_of_deployment", "deployment", "created", "id", "state"),  # the state: to count by it without the rows
+    # The last two: what is kept of a deployment, and which of its schedule are under way, is told without the rows.
+    Index("runs_of_deployment", "deployment", "state", "created", "id", "series", "scheduled_for"),
+    Index(
+        "runs_of_notebook",
+        "notebook",
+        "state",
+        "created",
+        "id",
+        postgresql_where=text("deployment IS NULL"),
+        sqlite_where=text("deployment IS NULL"),
+    ),
     Index("runs_of_snapshot", "snapshot"),
     Index(
         "runs_pending",
         "queue",
+        "lane",
         text("priority DESC"),
         "created",
         "id",
+        "available",
         postgresql_where=text("state = 'pending' AND place IS NULL"),
         sqlite_where=text("state = 'pending' AND place IS NULL"),
     ),
     Index(
-        "runs_of_schedule",
-        "deployment",
-        "state",
-        "scheduled_for",  # or SQLite prefers the index of firings, with all that ever ran
-        postgresql_where=text("scheduled_for IS NOT NULL"),
-        sqlite_where=text("scheduled_for IS NOT NULL"),
+        "runs_waiting",
+        "queue",
+        "created",
+        postgresql_where=text("state = 'pending'"),
+        sqlite_where=text("state = 'pending'"),
     ),
     Index(
         "runs_of_series",
@@ -303,6 +320,12 @@ runs = Table(
         sqlite_where=text("state = 'running'"),
     ),
 )
+
+
+def is_in(state: State, of: FromClause = runs) -> ColumnElement[bool]:
+    """That a run is in this state; as part of the text, since an index of such runs is not considered for a value."""
+    return of.c.state == bindparam(None, state.value, literal_execute=True)
+
 
 events = Table(
     "events",

@@ -98,6 +98,7 @@ class Dispatcher:
         self._artifacts = artifacts
         self._results = Results(artifacts, limit=keep)
         self._expired = clock.monotonic()
+        self._ended: dict[tuple[str | None, str], Run] | None = None  # one of each deployment, since the last prune
         self._ring = ring
         self._lease = lease
         self._folder = folder
@@ -250,6 +251,7 @@ class Dispatcher:
                 )
                 if after is not None:
                     self._results.ended(after)
+                    self._note_ended(after)
                     log.info("run %s of %s: %s", run.id[:8], run.label, _how(after, ending))
                     if after.state is State.PENDING and after.available is None:
                         self._ring(after)
@@ -323,6 +325,7 @@ class Dispatcher:
         rescued = self._store.rescue(run, beat.attempt, beat.count, now=self._clock.now())
         if rescued is None:
             return
+        self._note_ended(rescued)
         log.warning("run %s of %s: its worker is silent; %s", run[:8], rescued.label, rescued.state)
         path = notebook_path(run, beat.attempt)
         saved = self._artifacts.read(path)
@@ -337,12 +340,16 @@ class Dispatcher:
 
     def prune(self) -> None:
         """Forget the oldest runs beyond their deployment's retention, files first: a row without files can be pruned
-        again, files without a row never would be."""
-        while runs := self._store.prunable():
-            for run in runs:
-                self._artifacts.remove(f"runs/{run.id}")
-            self._store.forget([run.id for run in runs])
-            log.info("forgot %d runs beyond their retention", len(runs))
+        again, files without a row never would be.
+
+        Only where a run has ended here since the last time; the first time and each hour of all deployments.
+        """
+        ended, self._ended = self._ended, {}
+        try:
+            self._prune(None if ended is None else list(ended.values()))
+        except Unavailable:
+            self._ended = None
+            raise
         self._store.forget_skips(before=self._clock.now() - SKIPS_KEPT)
         self._store.forget_changes(before=self._clock.now() - CHANGES_KEPT)
         self._store.forget_acts(before=self._clock.now() - ACTS_KEPT)
@@ -351,6 +358,18 @@ class Dispatcher:
         if self._clock.monotonic() - self._expired >= EXPIRE:
             self._expired = self._clock.monotonic()
             self._results.expire(self._clock.now())
+            self._ended = None
+
+    def _prune(self, like: list[Run] | None) -> None:
+        while runs := self._store.prunable(like=like):
+            for run in runs:
+                self._artifacts.remove(f"runs/{run.id}")
+            self._store.forget([run.id for run in runs])
+            log.info("forgot %d runs beyond their retention", len(runs))
+
+    def _note_ended(self, run: Run) -> None:
+        if run.state.final and self._ended is not None:
+            self._ended[run.deployment, run.notebook] = run
 
     def hand_back(self) -> None:
         """Stop what still runs; its attempts go back to the queue."""

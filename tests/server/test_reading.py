@@ -43,10 +43,10 @@ class Counted(Store):
     questions = 0
     broken = False
 
-    def counts(self) -> dict[State, int]:
+    def counts(self, *, most: int | None = None) -> dict[State, int]:
         if self.broken:
             raise Unavailable("cannot use the database x: gone")
-        return super().counts()
+        return super().counts(most=most)
 
     def runs(self, **given: Any) -> list[Run]:
         self.questions += 1

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
+
 from flowkit.model import Deployment, Policy, Run, new_id
 from flowkit.store import Store
+from flowkit.store.schema import runs
 
 T0 = datetime(2013, 7, 1, 6, 0, 0, 123456, tzinfo=UTC)
 TEXT = '{"cells": []}'
@@ -53,6 +56,27 @@ def claimed(store: Store, *, now: datetime = T0, **changes: Any) -> Run:
 def deployment(name: str = "flights", **changes: Any) -> Deployment:
     given = {"name": name, "notebook": "/notebooks/flights.ipynb", "snapshot": "digest"}
     return Deployment(**given | changes)
+
+
+def copy(store: Store, first: Run, count: int, *, every: str, **made: str) -> None:
+    """So many more rows like that of this run, each submitted so much after the one before."""
+    with store._engine.begin() as connection:
+        columns = [f'"{column.name}"' for column in runs.c]
+        sqlite = connection.dialect.name == "sqlite"
+        number, unit = every.split()
+        if sqlite:
+            numbers = "WITH RECURSIVE n(i) AS (SELECT :low UNION ALL SELECT i + 1 FROM n WHERE i < :high) "
+            source, later = "n", f"strftime('%Y-%m-%d %H:%M:%f000', runs.created, '+' || (n.i * {number}) || ' {unit}')"
+        else:
+            numbers, source = "", "generate_series(CAST(:low AS int), CAST(:high AS int)) AS n(i)"
+            later = f"runs.created + n.i * interval '{every}'"
+        made = {"id": "runs.id || n.i", "key": "runs.id || n.i", "created": later} | made
+        select = ", ".join(made.get(name.strip('"'), f"runs.{name}") for name in columns)
+        many = sa.text(
+            f"INSERT INTO runs ({', '.join(columns)}) {numbers}SELECT {select} FROM runs, {source} WHERE runs.id = :id"
+        )
+        for low in range(1, count, 10_000):  # a statement may take 5 s
+            connection.execute(many, {"low": low, "high": min(count - 1, low + 10_000 - 1), "id": first.id})
 
 
 def together(count: int, act: Callable[[int], Result]) -> list[Result]:

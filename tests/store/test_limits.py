@@ -43,6 +43,34 @@ def test_no_more_runs_than_the_limit_are_claimed_by_however_many_at_once(store: 
     assert 1 <= max(most) <= 3
 
 
+def test_the_most_urgent_run_is_claimed_first_whether_its_deployment_is_limited_or_not(store: Store) -> None:
+    deployed(store, max_concurrent=9)
+    limited = {"deployment": "flights", "version": 1, "max_concurrent": 9}
+    last = submitted(store, created=at(2))
+    third = submitted(store, created=at(1), **limited)
+    second = submitted(store, priority=1, created=at(3))
+    first = submitted(store, priority=2, created=at(4), queue="other", **limited)
+
+    claimed = [store.claim(["default", "other"], "w1", now=at(9)) for _ in range(5)]
+
+    assert [run and run.id for run in claimed] == [first.id, second.id, third.id, last.id, None]
+
+
+def test_runs_that_wait_are_claimed_when_their_deployment_is_limited_no_longer(store: Store) -> None:
+    deployed(store, max_concurrent=1)
+    for _ in range(3):
+        submitted(store, deployment="flights", version=1, max_concurrent=1)
+    assert store.claim(["default"], "w1", now=at(1)) is not None
+    assert store.claim(["default"], "w1", now=at(1)) is None
+    assert store.ready(["default"], now=at(1), limit=9) == 0
+
+    deployed(store)
+
+    assert store.ready(["default"], now=at(1), limit=9) == 2
+    assert store.claim(["default"], "w1", now=at(1)) is not None
+    assert store.claim(["default"], "w1", now=at(1)) is not None
+
+
 def test_a_full_deployment_does_not_keep_others_waiting_behind_it(store: Store) -> None:
     deployed(store, max_concurrent=1)
     first = submitted(store, deployment="flights", version=1, priority=9)

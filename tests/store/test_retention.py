@@ -29,7 +29,12 @@ def ended(store: Store, number: int, ending: Ending | None, **changes: object) -
 
 
 def prunable(store: Store) -> list[str]:
-    return sorted(run.id for run in store.prunable())
+    """Those of all; and the same come for one that is like each of them."""
+    found = sorted(run.id for run in store.prunable())
+    owners = {run.deployment or run.notebook: run for run in store.runs(limit=999)}
+    one_by_one = [other.id for run in owners.values() for other in store.prunable(like=[run])]
+    assert sorted(one_by_one) == found == sorted(run.id for run in store.prunable(like=owners.values()))
+    return found
 
 
 def test_the_newest_of_each_deployment_are_kept(store: Store) -> None:

@@ -690,6 +690,7 @@ def test_the_numbers_of_the_dashboard(store: Store) -> None:
         State.FAILED: 0,
         State.CANCELLED: 0,
     }
+    assert store.counts(most=2)[State.PENDING] == 2
     assert store.depth(T0) == {"a": 2, "b": 1}
     assert store.ready(["a", "b"], now=T0, limit=9) == 2
     assert store.ready(["a"], now=at(60), limit=9) == 2

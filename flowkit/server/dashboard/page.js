@@ -186,10 +186,11 @@ class Page {
     this.look.title = `Colours: ${this.theme === "auto" ? "as the system has them" : this.theme}. Press to change`;
   }
 
-  drawOverview({ counts, queues, unserved, closed, workers, deployments }) {
+  drawOverview({ counts, most, queues, unserved, closed, workers, deployments }) {
     const all = STATES.reduce((sum, state) => sum + counts[state], 0);
     for (const [state, { figure }] of this.chips) {
-      write(figure, count(state ? counts[state] : all));
+      const more = (state ? [state] : STATES).some((one) => counts[one] >= most);
+      write(figure, count(state ? counts[state] : all) + (more ? "+" : ""));
     }
     this.all = all;
     this.deployments = deployments;

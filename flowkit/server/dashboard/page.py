@@ -19,7 +19,7 @@ from flowkit import scene
 from flowkit.changes import Comparison
 from flowkit.events import kernel, usage
 from flowkit.model import NodeRun, Run, State, Wait
-from flowkit.server.dashboard.reading import Asked, Followed, Overview, Reader, Seen, View
+from flowkit.server.dashboard.reading import MOST, Asked, Followed, Overview, Reader, Seen, View
 
 #: Nodes of one run that are shown; of more, those that failed or are running come first.
 NODES = 300
@@ -185,11 +185,12 @@ def _overview(overview: Overview) -> dict[str, Any]:
     served = {queue for worker in overview.workers for queue in worker.queues}
     return {
         "counts": {state.value: overview.counts.get(state, 0) for state in _STATES},
+        "most": MOST,
         "queues": [[queue, overview.depth.get(queue, 0)] for queue in sorted(overview.depth.keys() | served)],
         "unserved": [[queue, waiting] for queue, waiting in overview.depth.items() if waiting and queue not in served],
         "closed": [[limit.name, _seconds(limit.closed), _cut(limit.error or "")] for limit in overview.closed],
         "workers": len(overview.workers),
-        "deployments": [deployment.name for deployment in overview.deployments],
+        "deployments": overview.deployments,
     }
 
 

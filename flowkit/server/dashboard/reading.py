@@ -18,13 +18,15 @@ from flowkit.changes import Comparison
 from flowkit.errors import NotFound, Unavailable, UsageError
 from flowkit.events import Event, fold
 from flowkit.history import changed
-from flowkit.model import LIVE, Deployment, Limit, NodeRun, Run, State, Wait, Worker, now
+from flowkit.model import LIVE, Limit, NodeRun, Run, State, Wait, Worker, now
 from flowkit.store import Store
 
 log = logging.getLogger("flowkit.server")
 
 #: Runs on one page of the table.
 PAGE = 200
+#: So many runs of a state are counted at each look; of more, the page says that there are more.
+MOST = 10_000
 #: Seconds between two looks at the store: what happens shall be on the screen within one.
 EVERY = 0.5
 #: A store that takes long to answer rests as long again, up to so many seconds. Pages take more silence for an outage.
@@ -57,10 +59,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    counts: dict[State, int]
+    counts: dict[State, int]  #: no state's is more than ``MOST``
     depth: dict[str, int]  #: runs waiting, by queue
     workers: list[Worker]  #: alive
-    deployments: list[Deployment]
+    deployments: list[str]  #: names
     closed: list[Limit]  #: limits that nodes share, after too many failures
 
 
@@ -204,7 +206,7 @@ class Reader:
     def _overview(self, at: datetime) -> Overview:
         store = self._store
         workers, closed = store.workers(since=at - LIVE), [limit for limit in store.limits() if limit.closed]
-        return Overview(store.counts(), store.depth(at), workers, store.deployments(), closed)
+        return Overview(store.counts(most=MOST), store.depth(at), workers, store.deployment_names(), closed)
 
     def _page(self, view: View) -> list[Run]:
         """One more than a page holds, if there are more."""

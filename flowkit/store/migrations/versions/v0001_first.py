@@ -128,6 +128,7 @@ def upgrade() -> None:
         sa.Column("parameters", sa.Text, nullable=False),
         sa.Column("policy", sa.Text, nullable=False),
         sa.Column("queue", NAME, nullable=False),
+        sa.Column("lane", NAME, nullable=False, server_default=""),
         sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("created", INSTANT, nullable=False),
         sa.Column("scheduled_for", INSTANT),
@@ -156,12 +157,12 @@ def upgrade() -> None:
     )
     _index("runs_newest", "runs", ["created", "id"])
     _index("runs_of_state", "runs", ["state", "created", "id"])
-    _index("runs_of_deployment", "runs", ["deployment", "created", "id", "state"])
+    _index("runs_of_deployment", "runs", ["deployment", "state", "created", "id", "series", "scheduled_for"])
+    _index("runs_of_notebook", "runs", ["notebook", "state", "created", "id"], where="deployment IS NULL")
     _index("runs_of_snapshot", "runs", ["snapshot"])
-    best_first: list[str | sa.TextClause] = ["queue", sa.text("priority DESC"), "created", "id"]
+    best_first: list[str | sa.TextClause] = ["queue", "lane", sa.text("priority DESC"), "created", "id", "available"]
     _index("runs_pending", "runs", best_first, where="state = 'pending' AND place IS NULL")
-    scheduled = ["deployment", "state", "scheduled_for"]
-    _index("runs_of_schedule", "runs", scheduled, where="scheduled_for IS NOT NULL")
+    _index("runs_waiting", "runs", ["queue", "created"], where="state = 'pending'")
     _index("runs_of_series", "runs", ["series", "state", "place"], where="series IS NOT NULL")
     _index("runs_running", "runs", ["deployment", "queue"], where="state = 'running'")
     op.create_table(
