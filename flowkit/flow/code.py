@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WIDE = 100  # a call longer than this has an argument a line
 
 #: Keywords of ``Flow.add``, which a parameter of the same name cannot be.
-_OPTIONS = ("name", "outputs", "map", "retries", "delay", "timeout", "checkpoint", "cache", "limit", "inputs")
+_OPTIONS = ("name", "outputs", "map", "retries", "delay", "timeout", "checkpoint", "cache", "limit", "schema", "inputs")
 
 
 def source(flow: Flow, variable: str | None = None) -> str:
@@ -103,7 +103,7 @@ class _Writer:
             self._need(name, thing, function)
         self._cells.append(function.definition(decorator))
 
-    def _need(self, name: str, thing: Any, whose: _Written) -> None:
+    def _need(self, name: str, thing: Any, whose: _Written | None = None) -> None:
         """What a function of the notebook uses of the notebook's globals."""
         if name == self._variable or thing is self._flow or name in self._imports or name in self._defined:
             return
@@ -111,7 +111,7 @@ class _Writer:
             self._imports[name] = statement
             return
         if isinstance(thing, FunctionType):
-            if id(thing) in self._written and name not in whose.needed_at_once:
+            if id(thing) in self._written and (whose is None or name not in whose.needed_at_once):
                 return  # a node, which has its own place
             try:
                 other = self._written.get(id(thing)) or _Written(thing, self._variable, f"function {name!r}")
@@ -183,7 +183,17 @@ class _Writer:
         }
         numbers |= {"checkpoint": (one.checkpoint, True), "cache": (one.cache, None), "limit": (one.limit, None)}
         changed = {key: value for key, (value, default) in numbers.items() if value != default}
-        return [f"{key}={literal.text(value, self._name)}" for key, value in (found | changed).items()]
+        written = [f"{key}={literal.text(value, self._name)}" for key, value in (found | changed).items()]
+        return written if one.schema is None else [*written, f"schema={self._schema(one)}"]
+
+    def _schema(self, one: Node) -> str:
+        """By the name it has in the notebook."""
+        for known in (getattr(node.author(one.function), "__globals__", {}), vars(sys.modules["__main__"])):
+            for name, thing in known.items():
+                if thing is one.schema and not name.startswith("_"):
+                    self._need(name, thing)
+                    return str(name)
+        raise GraphError(f"node {one.name!r} has a schema without a name; assign it to a variable of the notebook")
 
     def _name(self, first: str, thing: Any) -> str:
         """How *thing* is written here, which the notebook has or which is imported for it."""

@@ -57,6 +57,7 @@ class Flow:
         checkpoint: bool = True,
         cache: str | float | timedelta | None = None,
         limit: str | None = None,
+        schema: Any = None,
     ) -> Callable[[Function], Function]: ...
 
     def node(
@@ -73,6 +74,7 @@ class Flow:
         checkpoint: bool = True,
         cache: str | float | timedelta | None = None,
         limit: str | None = None,
+        schema: Any = None,
     ) -> Any:
         """Make a function a node under its own name, and return it unchanged. A second time replaces the node.
 
@@ -95,6 +97,8 @@ class Flow:
                 it the same: ``"12h"``, ``"1d"``, seconds. What it reads from elsewhere is not looked at.
             limit: the name of a limit that each call, of every item and every attempt, waits for: defined by
                 ``flowkit limit set crm-api 30/minute`` or, in the notebook, by ``fk.limit("crm-api", "30/minute")``.
+            schema: a DataFrameSchema or DataFrameModel of Pandera. What it returns, or an item of it, goes through
+                it, and the node fails with the rows that do not fit.
         """
 
         def add(function: Function) -> Function:
@@ -112,6 +116,7 @@ class Flow:
                     checkpoint=checkpoint,
                     cache=cache,
                     limit=limit,
+                    schema=schema,
                 )
             )
             return function
@@ -132,6 +137,7 @@ class Flow:
         checkpoint: bool = True,
         cache: str | float | timedelta | None = None,
         limit: str | None = None,
+        schema: Any = None,
         inputs: Mapping[str, Any] | None = None,
         **more_inputs: Any,
     ) -> str:
@@ -155,6 +161,7 @@ class Flow:
             checkpoint=checkpoint,
             cache=cache,
             limit=limit,
+            schema=schema,
         )
         self._add(made)
         return made.name

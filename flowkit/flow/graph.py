@@ -11,6 +11,7 @@ from typing import Any
 from flowkit.errors import GraphError, ParameterError, did_you_mean
 from flowkit.flow import ports
 from flowkit.flow.node import REQUIRED, Node, Port
+from flowkit.flow.schema import checked, usable
 
 #: Keywords of ``Flow.run`` that are not parameters of the flow.
 RESERVED = ("executor", "threads")
@@ -134,6 +135,8 @@ class Graph:
                 conversions[port.name] = converter
         if conversions:
             call = functools.partial(_converted, call, conversions)
+        if node.schema is not None:
+            call = functools.partial(checked, call, usable(node.schema, node.name))
         return Wired(node, call, tuple((port.name, port.source) for port in node.ports), dict(node.constants))
 
     def _judge(self, node: Node, port: Port) -> ports.Converter | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from flowkit.errors import GraphError, did_you_mean
 from flowkit.flow import ports
+from flowkit.flow.schema import usable
 
 #: The default of a parameter that has none; not None, which is a fine default.
 REQUIRED: Any = inspect.Parameter.empty
@@ -27,6 +28,7 @@ DEFAULTS: Mapping[str, Any] = {
     "checkpoint": True,
     "cache": None,
     "limit": None,
+    "schema": None,
 }
 
 
@@ -70,6 +72,7 @@ class Node:
     checkpoint: bool = True  #: a worker's run keeps what it returns, for its later attempts
     cache: float | None = None  #: seconds for which any run may reuse what it returned; None: none does
     limit: str | None = None  #: the name of what each call asks before it begins
+    schema: Any = None  #: of Pandera, which what it returns has to fit; of one item if it is mapped
     positional: tuple[str, ...] = ()  #: parameters that cannot be given by name, in order
 
     def item(self, index: int) -> str:
@@ -113,6 +116,7 @@ def make(
     checkpoint: bool,
     cache: str | float | timedelta | None,
     limit: str | None,
+    schema: Any,
 ) -> Node:
     """The node a function makes.
 
@@ -128,6 +132,10 @@ def make(
     if not isinstance(name, str) or not name.isidentifier():
         raise GraphError(f"{name!r} cannot be a node's name, which must be a Python identifier; give one with name=")
     _check_options(name, retries, delay, timeout, limit)
+    if schema is not None:
+        usable(schema, name)
+        if outputs:
+            raise GraphError(f"node {name!r} has outputs= and schema=; a schema is of one table: let a node return it")
     if inspect.iscoroutinefunction(function):
         raise GraphError(f"node {name!r} is async; a node is a plain function, which may call asyncio.run() itself")
     named_outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -154,6 +162,7 @@ def make(
         checkpoint=checkpoint,
         cache=None if cache is None else _lifetime(name, cache),
         limit=limit,
+        schema=schema,
         positional=tuple(key for key, one in parameters.items() if one.kind is inspect.Parameter.POSITIONAL_ONLY),
     )
 
