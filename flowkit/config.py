@@ -28,6 +28,9 @@ _SECRET = ("PYTHONSTARTUP", "*TOKEN*", "*SECRET*", "*PASSWORD*", "*_KEY")
 #: What it is not given whatever that says: the kernel is the author's code, and has no business with the store.
 _NEVER = ("FLOWKIT_*", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB")
 
+#: What kernels that are made ahead have imported, if nothing else is said.
+WARM = "numpy,pandas"
+
 #: Set by the worker for its kernels: the folder with ``run.json`` and the event log.
 RUN_FOLDER = "FLOWKIT_RUN_FOLDER"
 
@@ -61,6 +64,7 @@ class Config:
     grace: float
     keep: int
     run_folder: Path | None
+    warm: tuple[str, ...] | None
 
     @property
     def database_setting(self) -> str:
@@ -89,6 +93,8 @@ class Config:
         FLOWKIT_LEASE          seconds a worker may be silent before its runs are handed back; 15
         FLOWKIT_GRACE          seconds a stopping worker waits for its runs before it hands them back; 10
         FLOWKIT_KEEP           gigabytes of nodes' results to keep of each deployment, the newest; 0 keeps none; 10
+        FLOWKIT_WARM           modules that kernels have imported before a run needs one, as in "pandas,pyarrow"; "off":
+                               kernels are started when they are needed; numpy,pandas
         FLOWKIT_KERNEL_ENV     variables of the worker that kernels get too, as in "DATABASE_URL,AWS_*"; none
         """
         env = os.environ if env is None else env
@@ -103,6 +109,7 @@ class Config:
             grace=_seconds(env, "FLOWKIT_GRACE", 10.0),
             keep=_gigabytes(env, "FLOWKIT_KEEP", 10.0),
             run_folder=Path(folder) if folder else None,
+            warm=warm_modules(env),
         )
 
 
@@ -115,6 +122,18 @@ def session_notebook(env: Mapping[str, str] | None = None) -> Path | None:
 def failpoints(env: Mapping[str, str] | None = None) -> str:
     """FLOWKIT_FAILPOINTS, for tests alone: where this process is to fail."""
     return (os.environ if env is None else env).get("FLOWKIT_FAILPOINTS", "")
+
+
+def warm_modules(env: Mapping[str, str] | None = None) -> tuple[str, ...] | None:
+    """FLOWKIT_WARM: what kernels that are made ahead have imported; None: none are made ahead."""
+    text = (os.environ if env is None else env).get("FLOWKIT_WARM", WARM)
+    if text.strip().lower() == "off":
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UsageError(f"FLOWKIT_WARM names {name!r}; it must be modules, as in 'pandas,pyarrow', or 'off'")
+    return names
 
 
 def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:

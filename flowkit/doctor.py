@@ -8,10 +8,11 @@ from enum import StrEnum
 from typing import Any
 
 from flowkit.client import Client
-from flowkit.config import Config
+from flowkit.config import Config, kernel_environment
 from flowkit.errors import FlowkitError
 from flowkit.model import new_id, now
 from flowkit.worker import kernels, process
+from flowkit.worker.zygote import Unfit, Zygotes
 
 #: Seconds by which this machine's clock and the database's may differ: schedules fire by either.
 SKEW = 2.0
@@ -114,6 +115,24 @@ def _kernels(client: Client) -> Iterator[Finding]:
     yield Finding("kernel", Health.GOOD, f"{kernels.DEFAULT}: {spec.display_name}")
 
 
+def _warm(client: Client) -> Iterator[Finding]:
+    names = client.config.warm
+    if names is None:
+        yield Finding("warm kernels", Health.GOOD, "FLOWKIT_WARM is off: each run waits for its kernel's start")
+        return
+    zygotes = Zygotes(lambda: names)
+    try:
+        zygotes.await_ready(kernels.find(None), kernel_environment(client.config.home), parked=False)
+    except Unfit as why:
+        remedy = "correct that or FLOWKIT_WARM; until then each run waits for its kernel's start"
+        yield Finding("warm kernels", Health.WARNING, str(why), remedy)
+    else:
+        having = f", with {', '.join(names)} imported if installed" if names else ""
+        yield Finding("warm kernels", Health.GOOD, f"{kernels.DEFAULT}: forked from one process{having}")
+    finally:
+        zygotes.close()
+
+
 def _isolation(_: Client) -> Iterator[Finding]:
     why = process.shortcoming()
     if why is None:
@@ -157,6 +176,7 @@ CHECKS: dict[str, Callable[[Client], Iterator[Finding]]] = {
     "broker": _broker,
     "artifacts": _artifacts,
     "kernel": _kernels,
+    "warm kernels": _warm,
     "isolation": _isolation,
     "workers": _workers,
 }

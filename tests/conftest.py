@@ -13,6 +13,14 @@ from flowkit.store import Store, schema
 from tests.servers import DATABASE_URL, REDIS_URL, Databases, PostgresServer, RedisServer, ServerMissing
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cold() -> Iterator[None]:
+    """Whether kernels are forked is chosen by a test, not by how long its worker has been up: see tests/worker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWKIT_WARM", "off")
+        yield
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """A Redis that all tests share: give your keys a name of your own, or flush what you made."""

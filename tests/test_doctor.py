@@ -30,7 +30,14 @@ def test_a_laptop_without_anything_is_well(home: Path) -> None:
     findings = list(examine(Config.from_env()))
 
     assert ill(iter(findings)) == []
-    assert [found.subject for found in findings] == ["store", "broker", "artifacts", "kernel", "isolation"]
+    assert [found.subject for found in findings] == [
+        "store",
+        "broker",
+        "artifacts",
+        "kernel",
+        "warm kernels",
+        "isolation",
+    ]
     assert all(found.remedy is None for found in findings if found.subject != "isolation")
     assert list((home / "artifacts").glob("doctor/*")) == []
 

@@ -25,6 +25,7 @@ from flowkit.model import Run, now
 @click.option("--concurrency", type=click.IntRange(1, 256), default=2, show_default=True, help="Runs at once.")
 def worker(queues: tuple[str, ...], concurrency: int) -> None:
     """Run a worker until Ctrl-C. Every worker also starts what schedules say; run as many as you like."""
+    from flowkit.worker import kernel
     from flowkit.worker import worker as process
     from flowkit.worker.dispatch import Dispatcher
     from flowkit.worker.limits import Limiter
@@ -44,6 +45,7 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
         )
         log = logging.getLogger("flowkit.worker")
         log.info("worker on %s, %d at once; store %s", ", ".join(queues), concurrency, client.store.shown)
+        kernel.prepare()
         process.serve(dispatcher, client.broker, concurrency=concurrency, grace=config.grace)
         log.info("worker stopped")
 

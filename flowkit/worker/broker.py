@@ -10,12 +10,17 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import os
 import re
+import select
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
-from time import monotonic
+from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import redis
@@ -64,6 +69,7 @@ class Broker:
         self._lock = threading.Lock()
         self._pool = None if config.redis_url is None else _pool(config)
         self._told = 0.0
+        self._bell = None if self._pool else _Bell.hung(config.home / "bell")
 
     @property
     def pool(self) -> redis.ConnectionPool | None:
@@ -119,7 +125,16 @@ class Broker:
             what = f"Redis at {self.address}" if self._pool else self.address
             log.warning("%s does not answer: %s; workers find the run within seconds by looking", what, _reason(error))
             return False
+        if self._bell is not None:
+            self._bell.ring()
         return True
+
+    def await_ring(self, seconds: float) -> None:
+        """Of a broker that cannot be listened to, being a file. Some rings are missed, and some heard for nothing."""
+        if self._bell is None:
+            sleep(seconds)
+        else:
+            self._bell.wait(seconds)
 
     def listen(self, queues: Sequence[str], look: Callable[[], None]) -> Huey:
         """The Huey of a worker: *look* is called for each message of any of *queues*, wherever it points."""
@@ -159,6 +174,35 @@ class Broker:
             # Not synced: after a power cut the store still has every run, and the sweep finds it.
             return SqliteStorage(name, filename=str(self._config.home / "queue.db"), fsync=False)
         return PriorityRedisStorage(name, connection_pool=self._pool, read_timeout=LISTEN, clean_name=False)
+
+
+class _Bell:
+    """A named pipe beside the SQLite file: who has written there rings, and nobody has to look all the time."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+
+    @classmethod
+    def hung(cls, place: Path) -> _Bell | None:
+        """None where there are no such pipes; then the file is looked at ten times a second."""
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.is_fifo():
+                os.mkfifo(place, 0o600)
+            return cls(os.open(place, os.O_RDWR | os.O_NONBLOCK))  # there may be no listener yet
+        except (OSError, AttributeError):
+            return None
+
+    def ring(self) -> None:
+        with suppress(OSError):  # it is full: nobody has listened for long
+            os.write(self._descriptor, b"!")
+
+    def wait(self, seconds: float) -> None:
+        """All who wait are woken, as long as none of them has read on."""
+        if select.select([self._descriptor], [], [], seconds)[0]:
+            with suppress(OSError):
+                os.read(self._descriptor, 4096)
 
 
 def _pool(config: Config) -> redis.ConnectionPool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import socket
 import threading
@@ -10,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from flowkit.config import kernel_environment
+from flowkit.config import kernel_environment, warm_modules
 from flowkit.errors import NotebookError, SetupError
 from flowkit.events import LOG, Event, Point
 from flowkit.model import Cause, CurrentRun, Ending, State, epoch, now, size
@@ -22,6 +23,7 @@ from flowkit.worker.outputs import Outputs
 from flowkit.worker.process import SHUTDOWN, Died, KernelProcess, Message, shortcoming
 from flowkit.worker.reporter import Reporter
 from flowkit.worker.usage import Sampler
+from flowkit.worker.zygote import Start, Zygotes
 
 #: Seconds a kernel may take until it answers.
 STARTING = 60.0
@@ -34,6 +36,7 @@ QUIET = 10.0
 
 #: Of all runs of this process.
 _SAMPLER = Sampler()
+ZYGOTES = Zygotes(warm_modules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,12 @@ class Order:
     cell_timeout: float | None = None  #: seconds for each cell
     memory: int | None = None  #: bytes that its processes may hold together
     folder: Path  #: the run folder: ``run.json`` is written there, the kernel's events are read from there
+
+
+def prepare() -> None:
+    """Have what starts the kernels of most notebooks made before the first of them."""
+    with contextlib.suppress(SetupError):
+        ZYGOTES.prepare(kernels.find(None), kernel_environment(Path()))
 
 
 class Stop:
@@ -148,14 +157,22 @@ class _Execution:
         executed.inject(order.parameters, scheduled_for=order.current.scheduled_for)
         (order.folder / "run.json").write_text(order.current.to_json())
         environment = kernel_environment(order.folder.absolute())
-        self._kernel = KernelProcess(spec, cwd=order.cwd, env=environment, log=order.folder / "kernel.log")
+        place: _Place = {"cwd": order.cwd, "env": environment, "log": order.folder / "kernel.log"}
+        forked, start = ZYGOTES.take(spec, **place)
+        self._kernel = forked or KernelProcess(spec, **place)
         with closing(self._kernel):
             self._outputs = Outputs(executed, self._kernel.client, self._reporter.output)
             self._stop.attach(self._kernel.wake)
             self._reporter.alarm = self._kernel.wake
-            self._reporter.event(Event("kernel", epoch(), name, data=_circumstances(self._kernel)))
+            self._reporter.event(Event("kernel", epoch(), name, data=_circumstances(self._kernel, start)))
             try:
-                with _SAMPLER.watching(self._kernel.pid, tell=self._used, limit=order.memory, exceeded=self._exceeded):
+                with _SAMPLER.watching(
+                    self._kernel.pid,
+                    tell=self._used,
+                    limit=order.memory,
+                    exceeded=self._exceeded,
+                    forked=forked is not None,
+                ):
                     self._run_cells(name)
                 self._kernel.request_shutdown()
                 if not self._kernel.exits_within(SHUTDOWN):
@@ -339,12 +356,20 @@ class _Execution:
         return self._executed.text()
 
 
-def _circumstances(kernel: KernelProcess) -> dict[str, str | None]:
+class _Place(TypedDict):
+    cwd: Path
+    env: Mapping[str, str]
+    log: Path
+
+
+def _circumstances(kernel: KernelProcess, start: Start) -> dict[str, str | None]:
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),  # the worker's
         "isolation": kernel.isolation,
         "shortcoming": shortcoming(),
+        "start": start.how,
+        "reason": start.reason,
     }
 
 

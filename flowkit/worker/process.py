@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from typing import Any, Literal
 import zmq
 from jupyter_client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.session import Session
 
 from flowkit import installed
 from flowkit.errors import SetupError
@@ -60,7 +61,10 @@ _DYING = 10.0
 
 _INSTALLED = Path(installed.__file__).read_text(encoding="utf-8")
 
-_INIT = Path(__file__).with_name("init.py")
+#: A run's code is no business of the user's shell history.
+NO_HISTORY = "--HistoryManager.enabled=False"
+
+_INIT = Path(__file__).parent.parent / "kernel" / "init.py"
 
 #: The longest path a Unix socket may have on macOS is 103 bytes; the longest name in the folder is "/k-5".
 _LONGEST_FOLDER = 90
@@ -155,7 +159,7 @@ class KernelProcess:
         }
         self._control = self._client.control_channel
         self._poller = zmq.Poller()
-        self._spawn(_command(spec, folder), cwd, _environment(spec, env, self._isolation))
+        self._spawn(_command(spec, folder), cwd, environment(spec, env, self._isolation))
         self._wake_reader, self._wake_writer = os.pipe()
         self._exit.callback(self._close_pipe)
         os.set_blocking(self._wake_reader, False)
@@ -222,8 +226,7 @@ class KernelProcess:
             unwanted: told type, parent and size, says what need not be read. A flood is thrown away faster than a
                 kernel can make it, and so does not pile up.
         """
-        if time.monotonic() - self._counted >= _DYING:
-            self._counted, self._counts = time.monotonic(), (self._counts[1], _oom_kills())
+        self._count_kills()
         if self._pidfd is None:
             timeout = 0.1 if timeout is None else min(timeout, 0.1)
         self._poller.poll(None if timeout is None else max(0, int(timeout * 1000) + 1))
@@ -235,28 +238,12 @@ class KernelProcess:
                     frames = socket.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
                     break
-                if message := self._read(channel, frames, unwanted):
+                if message := read(self._session, channel, frames, unwanted):
                     yield message
 
-    def _read(self, channel: Channel, frames: list[bytes], unwanted: Callable[[str, str, int], bool]) -> Message | None:
-        """None for what is unwanted, or no message of our kernel: a subscription's welcome, a wrong signature."""
-        try:
-            _, parts = self._session.feed_identities(frames)
-            kind, parent = json.loads(parts[1])["msg_type"], json.loads(parts[2]).get("msg_id") or ""
-            size = sum(map(len, parts[4:]))
-            if channel == "iopub" and unwanted(kind, parent, size):
-                return None
-            if kind == "stream":  # by far the most; Jupyter's own way takes ten times longer
-                if self._session.sign(parts[1:5]) != parts[0]:
-                    return None
-                header, request, metadata, content = map(json.loads, parts[1:5])
-                body = {"header": header, "msg_id": header["msg_id"], "msg_type": kind, "parent_header": request}
-                body |= {"metadata": metadata, "content": content, "buffers": []}
-            else:
-                body = self._session.deserialize(parts)
-        except (ValueError, TypeError, IndexError, KeyError):
-            return None
-        return Message(channel, kind, parent, size, body)
+    def _count_kills(self) -> None:
+        if time.monotonic() - self._counted >= _DYING:
+            self._counted, self._counts = time.monotonic(), (self._counts[1], _oom_kills())
 
     def ask_info(self) -> str:
         """Ask the kernel who it is: its reply, and an "idle" on iopub, show that it listens. Returns the id."""
@@ -269,8 +256,7 @@ class KernelProcess:
             log: of the run, where it is to tell what it has installed.
         """
         if self._ipykernel:
-            listing = f"{_INSTALLED}\ntell({str(log.absolute())!r}, {epoch()!r})"
-            code = f"exec({_PREPARATION!r}, {{'kernel': get_ipython().kernel}})\nexec({listing!r}, {{}})"
+            code = f"exec({_PREPARATION!r}, {{'kernel': get_ipython().kernel}})\n{telling(log)}"
             self._client.execute(code, silent=True, allow_stdin=False, stop_on_error=False)
 
     def execute(self, source: str, *, stop_on_error: bool) -> str:
@@ -278,13 +264,18 @@ class KernelProcess:
         return str(self._client.execute(source, allow_stdin=False, stop_on_error=stop_on_error))
 
     @property
-    def client(self) -> BlockingKernelClient:
+    def client(self) -> Any:
         """For nbclient, whose output widgets answer their kernel."""
         return self._client
 
     @property
     def isolation(self) -> Isolation:
         return self._isolation
+
+    @property
+    def start(self) -> str:
+        """``cold``; a fork is ``parked`` if it was there before it was needed, else ``warm``."""
+        return "cold"
 
     @property
     def pid(self) -> int:
@@ -318,12 +309,17 @@ class KernelProcess:
             self._signal(signal.SIGHUP)
             self.exits_within(_REAPING)
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        code = self._await_end()
         self._reaped = True
         told = os.read(self._report, 20)
-        self._code = int(told) if told.strip() else self._process.returncode
+        self._code = int(told) if told.strip() else code
+
+    def _await_end(self) -> int:
+        """The exit code of what was started, and what is to be told if the kernel's own is not known."""
+        self._process.wait()
         if self._pidfd is not None and self._pidfd in self._poller:
             self._poller.unregister(self._pidfd)  # tells nothing new, and would end every wait
+        return self._process.returncode
 
     @property
     def was_killed(self) -> bool:
@@ -374,9 +370,38 @@ class KernelProcess:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a zombie's group
             if self._isolation == "group" or self._pidfd is None:
-                os.killpg(self._process.pid, number)
+                os.killpg(self.pid, number)
             else:
                 signal.pidfd_send_signal(self._pidfd, number)
+
+
+def telling(log: Path) -> str:
+    """Code by which a kernel tells in the log of its run what it has installed."""
+    listing = f"{_INSTALLED}\ntell({str(log.absolute())!r}, {epoch()!r})"
+    return f"exec({listing!r}, {{}})"
+
+
+def read(
+    session: Session, channel: Channel, frames: list[bytes], unwanted: Callable[[str, str, int], bool]
+) -> Message | None:
+    """None for what is unwanted, or no message of our kernel: a subscription's welcome, a wrong signature."""
+    try:
+        _, parts = session.feed_identities(frames)
+        kind, parent = json.loads(parts[1])["msg_type"], json.loads(parts[2]).get("msg_id") or ""
+        size = sum(map(len, parts[4:]))
+        if channel == "iopub" and unwanted(kind, parent, size):
+            return None
+        if kind == "stream":  # by far the most; Jupyter's own way takes ten times longer
+            if session.sign(parts[1:5]) != parts[0]:
+                return None
+            header, request, metadata, content = map(json.loads, parts[1:5])
+            body = {"header": header, "msg_id": header["msg_id"], "msg_type": kind, "parent_header": request}
+            body |= {"metadata": metadata, "content": content, "buffers": []}
+        else:
+            body = session.deserialize(parts)
+    except (ValueError, TypeError, IndexError, KeyError):
+        return None
+    return Message(channel, kind, parent, size, body)
 
 
 def _short_folder() -> str | None:
@@ -390,24 +415,29 @@ def _address(spec: KernelSpec, folder: Path) -> dict[str, str]:
     return {"transport": "tcp"}
 
 
-def _command(spec: KernelSpec, folder: Path) -> list[str]:
+def interpreter(argv: Sequence[str]) -> list[str]:
+    """A kernel's command, and its Python this one where none is meant in particular."""
     python = ("python", f"python{sys.version_info[0]}", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    if argv and argv[0] in python:
+        return [sys.executable, *argv[1:]]  # as Jupyter does: PATH may lead elsewhere
+    return list(argv)
+
+
+def _command(spec: KernelSpec, folder: Path) -> list[str]:
     places = {
         "{connection_file}": str(folder / "connection.json"),
         "{resource_dir}": spec.resource_dir,
         "{prefix}": sys.prefix,
     }
-    command = list(spec.argv)
-    if command and command[0] in python:
-        command[0] = sys.executable  # as Jupyter does: PATH may lead elsewhere
+    command = interpreter(spec.argv)
     for place, value in places.items():
         command = [part.replace(place, value) for part in command]
     if any("ipykernel" in part for part in command):
-        command.append("--HistoryManager.enabled=False")  # a run's code is no business of the user's shell history
+        command.append(NO_HISTORY)
     return command
 
 
-def _environment(spec: KernelSpec, env: Mapping[str, str], kept_by: Isolation) -> dict[str, str]:
+def environment(spec: KernelSpec, env: Mapping[str, str], kept_by: Isolation) -> dict[str, str]:
     own = {name: string.Template(value).safe_substitute(env) for name, value in spec.env.items()}
     # ipykernel ends when that parent does, unless it is number 1. `init` needs no such help, which fails in a C call.
     parent = os.getpid() if kept_by == "group" else 1

@@ -17,6 +17,12 @@ from flowkit.model import epoch
 #: Seconds between two looks at the kernel's log and between two batches of output.
 PERIOD = 0.2
 
+#: Seconds between two tellings at least. What a short run has to tell, it tells once or twice.
+GAP = 0.05
+
+#: Seconds until the first save: a run that is over by then saves once.
+FIRST_SAVE = 0.3
+
 #: Seconds between two saves at least. A save that took long, or a large document, makes the pause longer: saving takes
 #: at most a tenth of the time, and writes in all about twice what the document has in the end.
 SAVE_PERIOD = 1.0
@@ -53,7 +59,7 @@ class Reporter:
         self._urgent = False
         self._changed = False
         self._closing = False
-        self._next_save = 0.0
+        self._next_save = time.monotonic() + FIRST_SAVE
         self._thread = threading.Thread(target=self._work, name="flowkit-reporter", daemon=True)
 
     def __enter__(self) -> Reporter:
@@ -111,6 +117,9 @@ class Reporter:
                     if self._closing:
                         return
                 self._tell()
+                with self._ready:
+                    if self._ready.wait_for(lambda: self._closing, GAP):
+                        return
                 if self._changed and time.monotonic() >= self._next_save:
                     self._save()
         except BaseException as error:

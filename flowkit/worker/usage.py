@@ -48,14 +48,16 @@ class Sampler:
         tell: Callable[[Sequence[Point]], None],
         limit: int | None = None,
         exceeded: Callable[[int], None] = lambda _: None,
+        forked: bool = False,
     ) -> Iterator[None]:
         """
         Args:
             pid: of the process at the root of the tree.
             tell: gets the new points every few seconds, and at the end.
             limit: bytes; *exceeded* is told, once, how many are used beyond it.
+            forked: from a process that is none of the run's, with whose memory it has much in common.
         """
-        watch = _Watch(pid, tell, limit, exceeded)
+        watch = _Watch(pid, tell, limit, exceeded, forked)
         with self._changed:
             self._watches.append(watch)
             if self._thread is None:
@@ -83,8 +85,14 @@ class Sampler:
 
 class _Watch:
     def __init__(
-        self, pid: int, tell: Callable[[Sequence[Point]], None], limit: int | None, exceeded: Callable[[int], None]
+        self,
+        pid: int,
+        tell: Callable[[Sequence[Point]], None],
+        limit: int | None,
+        exceeded: Callable[[int], None],
+        forked: bool,
     ) -> None:
+        self._forked = forked
         self._pid, self._tell, self._limit, self._exceeded = pid, tell, limit, exceeded
         self._lock = threading.Lock()
         self._began = self._point_began = time.monotonic()
@@ -124,11 +132,12 @@ class _Watch:
         cpu, memory = cost(pids)
         self._cpu = max(self._cpu, cpu)  # less, if a process has ended that nobody waited for
         # What processes share is counted once in what takes long to ask; it matters only where something is forbidden.
-        if self._limit is not None and memory > self._limit:
+        over = self._limit is not None and memory > self._limit
+        if self._forked or over:
             memory = shared_out(pids)
-            if memory > self._limit and not self._over:
-                self._over = True
-                self._exceeded(memory)
+        if over and self._limit is not None and memory > self._limit and not self._over:
+            self._over = True
+            self._exceeded(memory)
         self._peak = max(self._peak, memory)
 
     def _close_point(self, now: float) -> None:

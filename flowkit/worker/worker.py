@@ -129,7 +129,7 @@ class _Listener(Listener):
         if self.bell.answered():
             self.dispatcher.look()
         if quiet and not self.huey.storage.blocking:
-            self.stop_flag.wait(POLL)
+            self.broker.await_ring(POLL)
 
 
 class _Sweeper(Scheduler):

@@ -469,7 +469,7 @@ def killed_kernels(budget: Budget) -> Figures:
             base = budget.folder / str(rounds)
             base.mkdir()
             figures.unexpected += sum(
-                map(len, orphans.left_by_a_killed_worker(base, orphans.process.isolation()).values())
+                map(len, orphans.left_by_a_killed_worker(base, (orphans.process.isolation(), "cold")).values())
             )
             figures.done += len(orphans.BEHAVIOURS)
     return figures

@@ -1,7 +1,8 @@
 """Nothing that a notebook starts outlives its run or its worker, whatever it does: nine kernels that resist.
 
-What is alive is read from /proc: whatever carries the run folder in its environment or arguments, and whatever is in
-the kernel's PID namespace. Each test runs in the isolation this machine offers and in the one it would fall back to.
+What is alive is read from /proc: whatever carries the run folder in its environment or arguments, or is in it, and
+whatever is in the kernel's PID namespace. Each test runs in the isolation this machine offers and in the one it would
+fall back to, with a kernel that is started and with one that is forked.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from textwrap import dedent
 import psutil
 import pytest
 
+from flowkit.config import kernel_environment
 from flowkit.model import Cause, Ending, State
-from flowkit.worker import process
+from flowkit.worker import kernel, kernels, process
 from flowkit.worker.kernel import Stop
 from flowkit.worker.process import Isolation
+from flowkit.worker.zygote import Zygotes
 from tests.worker.execution import Execution
 
 pytestmark = pytest.mark.skipif(
@@ -93,7 +96,12 @@ BEHAVIOURS = {
 #: Starts as slowly as a kernel on a network drive, and for ever.
 SLOW = READY + "ready()\ntime.sleep(600)"
 
-AVAILABLE: list[Isolation] = sorted({process.isolation(), "reaper"}) if sys.platform == "linux" else []
+#: How a kernel is kept, and whether it is started or forked.
+AVAILABLE: list[tuple[Isolation, str]] = [
+    (kept, start)
+    for kept in (sorted({process.isolation(), "reaper"}) if sys.platform == "linux" else [])
+    for start in ("cold", "forked")
+]
 
 
 @contextmanager
@@ -114,12 +122,23 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=AVAILABLE)
-def isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
+@pytest.fixture(scope="module", params=AVAILABLE, ids="-".join)
+def isolation(request: pytest.FixtureRequest) -> Iterator[tuple[Isolation, str]]:
     """In force in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "isolation", lambda: request.param)
+        zygotes = have(*request.param, patch.setattr)
         yield request.param
+        zygotes.close()
+
+
+def have(isolation: Isolation, start: str, setattr: Callable[[object, str, object], None] = setattr) -> Zygotes:
+    """Have kernels kept and started like that."""
+    setattr(process, "isolation", lambda: isolation)
+    zygotes = Zygotes(lambda: () if start == "forked" else None)
+    setattr(kernel, "ZYGOTES", zygotes)
+    if start == "forked":
+        zygotes.await_ready(kernels.find(None), kernel_environment(Path()))
+    return zygotes
 
 
 @dataclass(frozen=True)
@@ -150,7 +169,8 @@ def left_of(folder: Path) -> list[str]:
             try:
                 command = (entry / "cmdline").read_bytes()
                 whole = (entry / "environ").read_bytes() + command + b"\0"
-                if mark + b"\0" in whole or os.readlink(entry / "ns" / "pid") == namespace:
+                places = os.readlink(entry / "cwd"), os.readlink(entry / "ns" / "pid")
+                if mark + b"\0" in whole or str(folder) == places[0] or namespace == places[1]:
                     found.append(command.replace(b"\0", b" ").decode(errors="replace")[:100])
             except OSError:  # it has ended
                 pass
@@ -197,7 +217,7 @@ def cancel(folder: Path, behaviour: str) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def cancelled(isolation: Isolation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+def cancelled(isolation: tuple[Isolation, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     return all_nine(tmp_path_factory.mktemp("cancelled"), cancel, at_once=3)
 
 
@@ -280,21 +300,20 @@ def test_a_node_beyond_its_limit_is_named_and_does_not_hold_its_run(tmp_path: Pa
 WORKER = """
 import sys
 from pathlib import Path
-from flowkit.worker import process
-from tests.worker.test_orphans import all_nine, resist
-process.isolation = lambda: sys.argv[2]
+from tests.worker.test_orphans import all_nine, have, resist
+have(*sys.argv[2:])
 all_nine(Path(sys.argv[1]), resist, at_once=9)
 """
 
 
 @pytest.fixture(scope="module")
-def killed(isolation: Isolation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def killed(isolation: tuple[Isolation, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return left_by_a_killed_worker(tmp_path_factory.mktemp("killed"), isolation)
 
 
-def left_by_a_killed_worker(base: Path, isolation: Isolation) -> dict[str, list[str]]:
+def left_by_a_killed_worker(base: Path, isolation: tuple[Isolation, str]) -> dict[str, list[str]]:
     """What is left of each 5 s after their common worker was killed."""
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(base), isolation])
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(base), *isolation])
     folders = {behaviour: base / behaviour for behaviour in BEHAVIOURS}
     try:
         until(lambda: all((folder / "ready").exists() for folder in folders.values()))
@@ -316,7 +335,7 @@ def test_a_worker_killed_leaves_nothing_of_its_kernel_after_5_s(killed: dict[str
 # -- what isolation must not change -----------------------------------------------------------------------------------
 
 
-def test_a_daemon_ends_with_the_run_that_succeeded(isolation: Isolation, tmp_path: Path) -> None:
+def test_a_daemon_ends_with_the_run_that_succeeded(isolation: tuple[Isolation, str], tmp_path: Path) -> None:
     execution = Execution(tmp_path)
 
     ending = execution.run(READY + DAEMON + "ready()")
@@ -334,19 +353,24 @@ def test_a_daemon_ends_with_the_run_that_succeeded(isolation: Isolation, tmp_pat
         ("os._exit(137)", "exit code 137"),
     ],
 )
-def test_how_a_kernel_died_is_told_truthfully(isolation: Isolation, tmp_path: Path, cell: str, how: str) -> None:
+def test_how_a_kernel_died_is_told_truthfully(
+    isolation: tuple[Isolation, str], tmp_path: Path, cell: str, how: str
+) -> None:
     ending = Execution(tmp_path).run(f"import os, signal; {cell}")
 
     assert ending == Ending(State.FAILED, Cause.CRASHED, f"kernel died in cell 1 ({how})")
 
 
 @pytest.mark.parametrize("victim", [0, -1], ids=["what keeps it", "itself"])
-def test_a_kernel_killed_while_it_starts_has_crashed(isolation: Isolation, tmp_path: Path, victim: int) -> None:
+def test_a_kernel_killed_while_it_starts_has_crashed(
+    isolation: tuple[Isolation, str], tmp_path: Path, victim: int
+) -> None:
     """Unlike one that ends by itself, which cannot start here."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(Execution(tmp_path).run, "1", kernel="slow")
         until((tmp_path / "ready").exists)
-        psutil.Process().children(recursive=True)[victim].kill()
+        started = psutil.Process().children(recursive=True)
+        [one for one in started if not any("zygote.py" in part for part in one.cmdline())][victim].kill()
         ending = running.result()
 
     assert ending == Ending(State.FAILED, Cause.CRASHED, "kernel died while it started (killed by signal 9)")
@@ -355,7 +379,7 @@ def test_a_kernel_killed_while_it_starts_has_crashed(isolation: Isolation, tmp_p
 
 @pytest.mark.parametrize("others", [0, 1])
 def test_a_kernel_killed_for_lack_of_memory_says_so(
-    isolation: Isolation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+    isolation: tuple[Isolation, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     """The system's counter is moved by hand: to exhaust a machine's memory for a test would end other processes too."""
     monkeypatch.setattr(process, "_oom_kills", lambda: 7 + others * (tmp_path / "killed").exists())
@@ -367,7 +391,7 @@ def test_a_kernel_killed_for_lack_of_memory_says_so(
     assert ending == (Ending(State.FAILED, Cause.MEMORY, oom) if others else other)
 
 
-def test_a_notebook_finds_itself_and_its_files_as_outside(isolation: Isolation, tmp_path: Path) -> None:
+def test_a_notebook_finds_itself_and_its_files_as_outside(isolation: tuple[Isolation, str], tmp_path: Path) -> None:
     execution = Execution(tmp_path)
     cell = """
 import os, psutil, subprocess

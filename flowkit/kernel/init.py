@@ -30,6 +30,11 @@ def main(isolation: str, report: int, command: list[str]) -> None:
         if reaper:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _become(command)
+    keep(kernel, report, reaper=reaper)
+
+
+def keep(kernel: int, report: int, *, reaper: bool) -> None:
+    """Until the kernel, our child, has ended; then nothing of it is left."""
     signal.signal(signal.SIGHUP, lambda *_: _kill(kernel, signal.SIGKILL))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _kill(-kernel, number))
