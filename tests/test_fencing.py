@@ -59,7 +59,7 @@ def test_a_worker_whose_store_hangs_stops_its_kernels_and_another_attempt_ends_t
 ) -> None:
     monkeypatch.setenv("FLOWKIT_DATABASE_URL", postgres.url)
     monkeypatch.setenv("FLOWKIT_LEASE", str(LEASE))
-    with Client(Config.from_env()) as client, worker() as process:
+    with Client(Config.from_env()) as client, worker(FLOWKIT_WARM="off") as process:
         run = client.submit(write(tmp_path / "long.ipynb", CELL))
         eventually(lambda: client.store.events(run.id, output=True)[1])
         assert psutil.Process(process.pid).children()
