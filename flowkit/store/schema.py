@@ -37,7 +37,7 @@ from flowkit.errors import UsageError
 from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
-VERSION = "0001"
+VERSION = "0002"
 
 #: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
 VERSION_TABLE = "flowkit_version"

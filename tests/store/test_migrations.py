@@ -67,6 +67,16 @@ def test_a_database_from_the_future_is_left_alone(two_urls: tuple[str, str]) -> 
     assert str(caught.value) == f"the database {url} {newer}"
 
 
+def test_a_database_of_before_the_first_release_is_left_alone(two_urls: tuple[str, str]) -> None:
+    url, _ = two_urls
+    Store.open(url).close()
+    with engine(url) as there, there.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0001'")
+
+    with pytest.raises(Unavailable, match=r"has schema 0001, of before the first release, .* name another in FLOWKIT_"):
+        Store.open(url)
+
+
 def test_a_migration_that_fails_leaves_nothing_behind(two_urls: tuple[str, str]) -> None:
     url, _ = two_urls
     with engine(url) as there, there.begin() as connection:

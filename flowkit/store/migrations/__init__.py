@@ -36,6 +36,11 @@ def migrate(connection: sa.Connection, *, shown: str) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     known = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known and found < schema.VERSION:
+        raise Unavailable(
+            f"the database {shown} has schema {found}, of before the first release, which is not carried over; "
+            "name another in FLOWKIT_DATABASE_URL, or another FLOWKIT_HOME"
+        )
     if found is not None and found not in known:
         raise Unavailable(
             f"the database {shown} has schema {found}, newer than this flowkit's {schema.VERSION}; upgrade flowkit"

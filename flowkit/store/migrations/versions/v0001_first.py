@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
+revision = "0002"  # 0001 was this one as it stood before it had all its tables: not to be taken for it
 down_revision = None
 
 NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
