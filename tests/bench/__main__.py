@@ -1,6 +1,6 @@
 """`make bench`: every measurement, beside its peers and its floor, in one run."""
 
-from tests.bench import checkpoints, graph, history, nodes, notebooks, throughput
+from tests.bench import checkpoints, graph, history, nodes, notebooks, schedules, throughput
 
-for bench in (nodes, graph, notebooks, checkpoints, throughput, history):
+for bench in (nodes, graph, notebooks, checkpoints, throughput, schedules, history):
     bench.main()

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -117,21 +118,18 @@ def _processes(commands: list[list[str]], *, env: dict[str, str] | None = None, 
 # -- the others: all jobs are there before the workers are -------------------------------------------------------------
 
 
-def nothing(done: str, url: str) -> None:
-    """The job of RQ and Huey: counted, so that both are measured alike."""
-    _redis(url).incr(done)
-
-
-_CLIENTS: dict[str, redis.Redis] = {}
-
-
-def _redis(url: str) -> redis.Redis:
-    return _CLIENTS.setdefault(url, redis.Redis.from_url(url))
+#: The job of RQ and Huey, counted, so that all are measured alike. A small module: RQ imports it anew in each fork.
+NOTHING = """
+import redis
+_clients = {}
+def nothing(done, url):
+    _clients.setdefault(url, redis.Redis.from_url(url)).incr(done)
+"""
 
 
 def _rate(cache: RedisServer, done: str, jobs: int, commands: list[list[str]], **options: object) -> float:
     """Jobs a second, from the first that is done, when the workers have started, to the last."""
-    client = _redis(cache.url)
+    client = redis.Redis.from_url(cache.url)
     client.delete(done)
     with _processes(commands, **options):  # type: ignore[arg-type]
         while not (first := int(client.get(done) or 0)):
@@ -142,27 +140,33 @@ def _rate(cache: RedisServer, done: str, jobs: int, commands: list[list[str]], *
         return (jobs - first) / (time.perf_counter() - began)
 
 
-def rq(cache: RedisServer, kind: str, jobs: int) -> float:
+def rq(place: Path, cache: RedisServer, *, kind: str, jobs: int) -> float:
     from rq import Queue
 
-    queue = Queue(f"rq-{kind}", connection=_redis(cache.url))
+    env = _with_nothing(place)
+    queue = Queue(f"rq-{kind}", connection=redis.Redis.from_url(cache.url))
     for _ in range(jobs):
-        queue.enqueue("tests.bench.throughput.nothing", f"done-{kind}", cache.url, result_ttl=0)
+        queue.enqueue("nothing.nothing", f"done-{kind}", cache.url, result_ttl=0)
     worker = [sys.executable, "-m", "rq.cli", "worker", "--url", cache.url, "--worker-class", kind, queue.name]
-    return _rate(cache, f"done-{kind}", jobs, [worker] * CLIENTS)
+    return _rate(cache, f"done-{kind}", jobs, [worker] * CLIENTS, env=env)
 
 
 def huey(place: Path, cache: RedisServer) -> float:
+    env = _with_nothing(place)
     (place / "bench_huey.py").write_text(
-        "import sys\nfrom huey import PriorityRedisHuey\nfrom tests.bench.throughput import nothing\n"
+        "from huey import PriorityRedisHuey\nfrom nothing import nothing\n"
         f"huey = PriorityRedisHuey('bench', url={cache.url!r}, results=False)\n"
         f"@huey.task()\ndef job():\n    nothing('done-huey', {cache.url!r})\n"
     )
-    env = {**os.environ, "PYTHONPATH": f"{place}:{ROOT}"}
     put = f"import bench_huey\nfor _ in range({JOBS}): bench_huey.job()"
     subprocess.run([sys.executable, "-c", put], env=env, check=True)
     consumer = [sys.executable, "-m", "huey.bin.huey_consumer", "bench_huey.huey", "-w", "1", "-n"]
     return _rate(cache, "done-huey", JOBS, [consumer] * CLIENTS, env=env)
+
+
+def _with_nothing(place: Path) -> dict[str, str]:
+    (place / "nothing.py").write_text(NOTHING)
+    return {**os.environ, "PYTHONPATH": f"{place}:{ROOT}"}
 
 
 BULL = """
@@ -198,10 +202,8 @@ def _node() -> tuple[list[str], str]:
 
 
 OTHERS: dict[str, Callable[[Path, RedisServer], float]] = {
-    f"RQ, {CLIENTS} workers that fork": lambda _, cache: rq(cache, "rq.worker.Worker", 300),
-    f"RQ, {CLIENTS} workers that do not": lambda place, cache: rq(
-        place, cache, kind="rq.worker.SimpleWorker", jobs=JOBS
-    ),
+    f"RQ, {CLIENTS} workers that fork": partial(rq, kind="rq.worker.Worker", jobs=300),
+    f"RQ, {CLIENTS} workers that do not": partial(rq, kind="rq.worker.SimpleWorker", jobs=JOBS),
     f"Huey alone, {CLIENTS} consumers": huey,
     f"BullMQ, {CLIENTS} processes": bullmq,
 }

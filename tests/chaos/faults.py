@@ -114,6 +114,7 @@ def _storm(budget: Budget, *, sentinel: bool) -> Figures:
     told = [f"{count} {name}" for name, count in sorted(one.faults.items())]
     told.append(f"{verdict['unanswered submits']} unanswered submits, of which {verdict['of these stored']} are stored")
     told += [f"{verdict[name]} {name}" for name in ("accepted and not stored", "not ended", "firings that are nothing")]
+    told += one.surprises[:3]
     done = one.faults[FAILOVER] if sentinel else verdict["accepted"]
     return Figures(done, verdict["lost"], verdict["doubled"], verdict["unexpected"], notes=told)
 
