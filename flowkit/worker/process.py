@@ -312,7 +312,16 @@ class KernelProcess:
         code = self._await_end()
         self._reaped = True
         told = os.read(self._report, 20)
-        self._code = int(told) if told.strip() else code
+        self._code = int(told) if told.strip() else self._untold(code)
+
+    def _untold(self, code: int) -> int:
+        """How ``init`` ended, if it could not tell how the kernel did.
+
+        ``unshare`` up to 2.38 wants to die by the signal that its child died of, cannot do that for SIGKILL, and ends
+        with 1, as if there could be no namespace.
+        """
+        killed = self._isolation == "namespace" and code == 1 and "sigprocmask" in self.last_words()
+        return -signal.SIGKILL if killed else code
 
     def _await_end(self) -> int:
         """The exit code of what was started, and what is to be told if the kernel's own is not known."""
