@@ -66,7 +66,8 @@ MAY_IMPORT = {
         "worker.results",
     ),
     "history": (*SHARED, "store"),
-    "server": (*SHARED, "store", "history", "server"),
+    "book": (*SHARED, "store"),
+    "server": (*SHARED, "store", "history", "book", "server"),
     "terminal": SHARED,
     "testing": (*SHARED, "worker.kernel"),
     "client": (
@@ -80,7 +81,6 @@ MAY_IMPORT = {
         "worker.kernels",
     ),
     "loaded": (*SHARED, "client", "flow.checkpoint", "flow.current", "flow.formats"),
-    "book": (*SHARED, "client", "worker.executed"),
     "doctor": (*SHARED, "client", "worker.kernels", "worker.process", "worker.zygote"),
     "cli": ("*",),
     # What Jupyter's processes load, composing as the command line does: its server asks the client and never a worker,

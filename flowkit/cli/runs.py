@@ -71,10 +71,10 @@ def retry(run: str, forget: str | None, wait: bool, as_json: bool) -> int:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it. [default: beside its own]")
 def open_(run: str, output: Path | None) -> None:
     """Write RUN as a notebook to go on with: its cells, its parameters, and a first cell that loads its results."""
-    from flowkit.book import write  # loads papermill, for which no other command here has a use
+    from flowkit.book import write  # loads SQLAlchemy, as connecting does
 
     with connect() as client:
-        click.echo(write(client, client.store.run(run), output))
+        click.echo(write(client.store, client.store.run(run), output))
 
 
 @click.command()

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import papermill
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, reads, upgrade, writes
+from nbformat.v4 import new_markdown_cell, new_output, reads, upgrade
 from nbformat.v4.rwbase import split_lines
 from papermill.exceptions import PapermillException
 from papermill.execute import (
@@ -218,28 +218,6 @@ class Executed:
                 moment = at.isoformat()
                 record.update(start_time=moment, end_time=moment, duration=0.0, status="completed", exception=False)
                 self.touch(index)
-
-
-def as_it_was(text: str, current: CurrentRun, *, parameters: Mapping[str, Any], kernel: str | None, first: str) -> str:
-    """The notebook of a run before it ran, with its parameters in their place: not executed, and without our marks.
-
-    Args:
-        kernel: None: what the notebook names.
-        first: the source of a cell that comes before all others.
-    """
-    executed = Executed(text, current)
-    spec = executed.nb.metadata.get("kernelspec") or {}
-    name = kernel or executed.kernel or "python3"
-    executed.set_kernel(name, display_name=spec.get("display_name") or name, language=spec.get("language") or "python")
-    executed.inject(parameters, scheduled_for=current.scheduled_for)
-    nb = executed.nb
-    del nb.metadata["papermill"], nb.metadata["flowkit"]
-    for cell in nb.cells:
-        del cell.metadata["papermill"]
-    nb.cells.insert(0, new_code_cell(first, id="flowkit-run") if nb.nbformat_minor >= 5 else new_code_cell(first))
-    if nb.nbformat_minor < 5:
-        del nb.cells[0]["id"]
-    return f"{writes(nb)}\n"
 
 
 def mark_crashed(text: str, error: str) -> str:

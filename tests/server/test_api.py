@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from starlette.testclient import TestClient
 
+from flowkit.book import write
 from flowkit.client import Client
 from flowkit.config import Config
-from flowkit.model import Role, Run, State, now
+from flowkit.model import Cause, Deployment, Policy, Role, Run, State, now
+from flowkit.notebook import parse
 from flowkit.server.app import Application
 from flowkit.server.guard import Doors
 from flowkit.server.sessions import Sessions
@@ -141,6 +145,41 @@ def test_a_runs_events_log_and_nodes_are_read_from_any_position(api: Web) -> Non
     assert api.ask("GET", f"/runs/{run.id}/log") == b"one\ntwo ?\n"
     assert len(api.ask("GET", f"/runs/{run.id}/nodes")) == 8
     assert "no attempt 2" in api.ask("GET", f"/runs/{run.id}/nodes", 404, params={"attempt": 2})["detail"]
+
+
+def submitted(api: Web, place: Path, text: str, at: datetime, **given: Any) -> Run:
+    store = api.client.store
+    snapshot = parse(text)
+    deployment = Deployment(name=place.stem, notebook=str(place), snapshot=snapshot.digest, policy=Policy(queue="book"))
+    deployed, _ = store.deploy(deployment, snapshot.text, now=at)
+    return store.submit(Run.of(deployed, now=at, parameters=given, scheduled_for=at))[0]
+
+
+def test_a_run_is_downloaded_as_the_notebook_that_flowkit_open_writes(api: Web, tmp_path: Path) -> None:
+    at, store = datetime(2026, 3, 1, 5, tzinfo=UTC), api.client.store
+    text = notebook("day", parameters="day = 1\nrate = 0.5\nscheduled_for = None")
+    run = begin(store, submitted(api, tmp_path / "books.ipynb", text, at, day=2, rate=float("inf")))
+    error = "node 'joined' failed:\n\rimport half \ud800"
+    store.record(run.id, 1, steps(at.timestamp(), fails="joined", error=error))
+    run = end(store, run, cause=Cause.NOTEBOOK, error=error)
+
+    book = api.ask("GET", f"/runs/{run.id[:8]}/book")
+    nbformat.validate(book)
+    first, parameters, injected, cell = ("".join(cell["source"]) for cell in book["cells"])
+    assert f"fk.load_run('{run.id}')" in first
+    assert "inputs = run.inputs('joined')" in first
+    assert [line[0] for line in first.splitlines()[:5]] == ["#", "#", "#", "#", "i"]
+    values: dict[str, Any] = {}
+    exec(f"{parameters}\n{injected}", values)
+    assert (values["day"], values["rate"], values["scheduled_for"]) == (2, float("inf"), at)
+    assert cell == "day"
+    written = write(store, run, None)
+    assert (written, json.loads(written.read_text())) == (tmp_path / f"{run.id[:8]}.ipynb", book)
+    again = write(store, submitted(api, tmp_path / "again.ipynb", written.read_text(), at, day=3), None)
+    assert len(nbformat.read(again, as_version=4).cells) == 4
+
+    run = submitted(api, tmp_path / "r.ipynb", notebook("1").replace("python", "r"), at)
+    assert "only a Python notebook" in api.ask("GET", f"/runs/{run.id}/book", 422)["detail"]
 
 
 def test_an_artifact_is_downloaded_and_nothing_else_is(api: Web, tmp_path: Path) -> None:

@@ -502,6 +502,11 @@ def test_the_notebook_route_gives_what_the_store_knows_and_nothing_else(site: Si
     status, body, headers = answer(site, f"/notebook/{run.id}/3.ipynb")
     assert (status, body) == (200, site.artifacts.read(f"runs/{run.id}/3/notebook.ipynb"))
     assert headers["content-disposition"] == f'attachment; filename="{run.id[:8]}-3.ipynb"'
+    status, body, headers = answer(site, f"/book/{run.id}.ipynb")
+    assert status == 200
+    assert f"fk.load_run('{run.id}')".encode() in body
+    assert headers["content-disposition"] == f'attachment; filename="{run.id[:8]}.ipynb"'
+    assert answer(site, f"/book/{run.id[:8]}.ipynb")[0] == 404
 
     unknown = "00000000-0000-0000-0000-000000000000"
     for there in (f"{unknown}/1", f"{run.id}/4", f"{run.id}/0"):

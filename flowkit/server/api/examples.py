@@ -55,6 +55,12 @@ RUN = _RUN.to_json()
 NODE = NodeRun("late", "flight delays", State.SUCCEEDED, _AT, _AT + timedelta(seconds=2)).to_json()
 EVENTS = {"attempt": 1, "position": 12, "state": "running", "events": [{"kind": "output", "at": _AT.timestamp()}]}
 ARTIFACT = {"path": "1/notebook.ipynb", "bytes": 48_210}
+BOOK = {
+    "cells": [{"cell_type": "code", "source": ["import flowkit as fk\n", "run = fk.load_run('1a2b3c4d')"]}],
+    "metadata": {"kernelspec": {"name": "python3"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
 WORKER = Worker(
     id="lab-3:4711", host="lab-3", pid=4711, queues=("default",), concurrency=4, started=_AT, seen=_AT
 ).to_json()

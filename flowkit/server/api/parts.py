@@ -80,8 +80,10 @@ def told(
     return {status: good, **REFUSALS}
 
 
-def file(kind: str = "application/octet-stream") -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": "The file.", "content": {kind: {"schema": {"type": "string"}}}}, **REFUSALS}
+def file(kind: str = "application/octet-stream", example: Any = None) -> dict[int | str, dict[str, Any]]:
+    """The description of a file; of one that is JSON if there is an example of it."""
+    content = {"schema": {"type": "string"}} if example is None else {"schema": _schema(example), "example": example}
+    return {200: {"description": "The file.", "content": {kind: content}}, **REFUSALS}
 
 
 NOTHING: dict[int | str, dict[str, Any]] = {}

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Path, Query
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response, StreamingResponse
 
+from flowkit import book
 from flowkit.errors import NotFound
 from flowkit.events import Event, fold, kernel, usage
 from flowkit.model import Policy, Run, State, now
@@ -151,6 +152,13 @@ def routes(parts: Parts) -> APIRouter:
         _, events = store.events(run.id, attempt=number, output=True)
         text = "".join(str(event.data) for event in events)[-LOG:]
         return Response(text.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
+
+    @router.get("/runs/{id}/book", responses=file("application/x-ipynb+json", examples.BOOK))
+    def get_book(id: Id) -> Response:
+        """The run as a notebook to go on with, as `flowkit open` writes it: its first cell loads its results."""
+        run = store.run(id)
+        saved = {"Content-Disposition": f'attachment; filename="{book.name(run)}"'}
+        return Response(book.made(store, run), headers=saved, media_type="application/x-ipynb+json")
 
     @router.get("/runs/{id}/artifacts", responses=told(examples.ARTIFACT, paged=True))
     def list_artifacts(id: Id, limit: Limit = 100, cursor: Cursor = None) -> Response:

@@ -1,4 +1,4 @@
-"""The route that gives a run's executed notebook: as a document to look at, or as the file itself."""
+"""The routes that give a run's executed notebook, as a document to look at or as the file itself, and its book."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from flowkit import book
 from flowkit.artifacts import Artifacts, notebook_path
-from flowkit.errors import NotFound, Unavailable
+from flowkit.errors import NotFound, Unavailable, UsageError
 from flowkit.model import Run
 from flowkit.server.dashboard import document
 from flowkit.store import Store
@@ -33,8 +34,9 @@ class Notebooks:
         self._lock = threading.Lock()
 
     def routes(self) -> list[Route]:
-        """``/notebook/<run>/<attempt>``, and the same with ``.ipynb``."""
+        """``/notebook/<run>/<attempt>``, and the same with ``.ipynb``; ``/book/<run>.ipynb``, to go on with."""
         return [
+            Route("/book/{id}.ipynb", self._book),
             Route("/notebook/{id}/{attempt:int}.ipynb", self._file),
             Route("/notebook/{id}/{attempt:int}", self._document),
         ]
@@ -85,12 +87,20 @@ class Notebooks:
 
         return await run_in_threadpool(self._answer, request, made)
 
+    async def _book(self, request: Request) -> Response:
+        def made(id: str, _: int) -> Response:
+            run = self._store.run(id)
+            name = {"Content-Disposition": f'attachment; filename="{book.name(run)}"'}
+            return Response(book.made(self._store, run), headers=name, media_type="application/x-ipynb+json")
+
+        return await run_in_threadpool(self._answer, request, made)
+
     def _answer(self, request: Request, make: Callable[[str, int], Response]) -> Response:
         try:
-            answer = make(_whole(request.path_params["id"]), request.path_params["attempt"])
-        except (NotFound, Unavailable, ValueError) as error:
+            answer = make(_whole(request.path_params["id"]), request.path_params.get("attempt", 0))
+        except (NotFound, Unavailable, UsageError, ValueError) as error:
             said = document.message(f"There is no notebook to show: {error}.")
-            answer = HTMLResponse(said, 404 if isinstance(error, NotFound) else 502)
+            answer = HTMLResponse(said, 404 if isinstance(error, NotFound | UsageError) else 502)
         answer.headers["Content-Security-Policy"] = document.POLICY
         answer.headers["Cache-Control"] = "private, no-cache"
         return answer
