@@ -100,3 +100,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def explain(error: BaseException) -> str:
+    """``ValueError: bad day``, on one line."""
+    try:
+        text = str(error).strip()
+    except Exception:  # the author's own exception may not even print
+        text = ""
+    first, *more = text.splitlines() or [""]
+    first = first[:500] + "…" if more or len(first) > 500 else first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -13,7 +13,7 @@ import io
 import json
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -21,12 +21,13 @@ from typing import IO, Any
 
 from flowkit.artifacts import Artifacts
 from flowkit.config import Config
+from flowkit.errors import explain
 from flowkit.flow import formats, identity
 from flowkit.flow.current import current_run
 from flowkit.flow.graph import Wired
-from flowkit.flow.identity import Unidentified
-from flowkit.flow.outcome import Outcome, explain
+from flowkit.flow.outcome import Outcome
 from flowkit.flow.progress import Step
+from flowkit.flow.work import known
 from flowkit.model import epoch
 from flowkit.shelf import CACHE, KEEP, Damaged, Shelf, kept_path, stem
 
@@ -92,6 +93,9 @@ def _place() -> tuple[Place | None, Artifacts | None]:
     return Place(Shelf(artifacts, kept_path(run.id)), run.id, run.attempt, told["limit"]), artifacts
 
 
+_UNTOLD = "cannot be told from another, so what depends on it is computed again"
+
+
 class Keeping:
     """One run of a flow. ``find`` is asked before a step is called, ``keep`` is told what came of it; neither raises:
     what cannot be kept is said once, and computed again next time."""
@@ -113,8 +117,7 @@ class Keeping:
         self._afresh = afresh
         self._began: dict[str, float] = {}  # step -> when it was last looked for, monotonic
         self._said: set[str] = set()
-        self._codes: dict[int, str | None] = {}  # id of a node's function -> digest of its code
-        self._given: dict[str, str | None] = {}  # parameter -> digest of its value
+        self._work = outcome.work
         self._keys: dict[str, str | None] = {}  # node -> key within the run
         self._kept: set[str] = set()  # nodes whose results the run has: their key says it all
         self._contents: dict[str, str | None] = {}  # node or output -> digest of its content
@@ -122,12 +125,8 @@ class Keeping:
         self._cache_keys: dict[str, str] = {}  # step -> key in the cache
         self._size = 0
         self._known: set[str] = set()
-        # Before anything runs: what a node names or is given, another node may change.
-        for name, value in values.items():
-            self._given[name] = self._identified(f"parameter {name!r}", identity.of_value, value)
-        tables: identity.Tables = {}
-        for wired in self._graph.order:
-            self._code(wired, tables)
+        for what, why in self._work.unknown.items():
+            self._say(what, f"{_UNTOLD}: {why}")
         if place is not None:
             try:
                 if place.attempt != 1:
@@ -292,13 +291,13 @@ class Keeping:
     def _node_key(self, wired: Wired) -> str | None:
         name = wired.node.name
         if name not in self._keys:
-            self._keys[name] = self._made_of(wired, {source: self._identity(source) for _, source in wired.inputs})
+            self._keys[name] = self._work.made_of(wired, [self._identity(source) for _, source in wired.inputs])
         return self._keys[name]
 
     def _identity(self, source: str) -> str | None:
         """What stands for a parameter's or a node's value in the keys of those that read it, within the run."""
-        if source in self._given:
-            return self._given[source]
+        if source in self._work.given:
+            return self._work.given[source]
         node = self._graph.node(source)
         key = self._node_key(self._wired[node.name])
         if node.name in self._kept or node.map:
@@ -309,49 +308,30 @@ class Keeping:
 
     def _cache_key(self, step: Step, arguments: Mapping[str, Any]) -> str | None:
         node = step.wired.node
-        content: dict[str, str | None] = {}
+        given = self._work.given
+        content: list[str | None] = []
         for parameter, source in step.wired.inputs:
             if parameter in node.map:
-                item = arguments[parameter]
-                content[parameter] = self._identified(step.name, identity.of_value, item)
+                content.append(self._identified(step.name, arguments[parameter]))
             else:
-                content[parameter] = self._given[source] if source in self._given else self._content(source)
-        return self._made_of(step.wired, content, by_parameter=True)
+                content.append(given[source] if source in given else self._content(source))
+        return self._work.made_of(step.wired, content)
 
     def _content(self, source: str, *, quiet: bool = False) -> str | None:
         node = self._graph.node(source)
         whole = self._contents.get(node.name)
         if whole is not None and source != node.name:
-            return identity.of_parts(whole, source)
+            return identity.of_parts(whole, *node.outputs, source)
         if source not in self._contents:
-            self._contents[source] = self._identified(node.name, identity.of_value, self._values[source], quiet=quiet)
+            self._contents[source] = self._identified(node.name, self._values[source], quiet=quiet)
         return self._contents[source]
 
-    def _made_of(self, wired: Wired, digests: Mapping[str, str | None], *, by_parameter: bool = False) -> str | None:
-        code = self._code(wired)
-        parts = [wired.node.name, *wired.node.map, code]
-        for parameter, source in wired.inputs:
-            parts += [parameter, digests[parameter if by_parameter else source]]
-        known = [part for part in parts if part is not None]
-        return identity.of_parts(*known) if len(known) == len(parts) else None
-
-    def _code(self, wired: Wired, tables: identity.Tables | None = None) -> str | None:
-        """Of the function with its constants, and with the conversions of its inputs."""
-        key = id(wired.call) if not wired.fixed else id(wired)
-        if key not in self._codes:
-            self._codes[key] = self._identified(
-                wired.node.name, lambda thing: identity.of_code(thing, tables), (wired.call, wired.fixed)
-            )
-        return self._codes[key]
-
-    def _identified(self, what: str, digest: Callable[[Any], str], thing: Any, *, quiet: bool = False) -> str | None:
-        try:
-            return digest(thing)
-        except Exception as error:  # an author's object may raise anything when it is looked at
-            reason = str(error) if isinstance(error, Unidentified) else explain(error)
-            if not quiet:
-                self._say(what, f"cannot be told from another, so what depends on it is computed again: {reason}")
-            return None
+    def _identified(self, step: str, value: Any, *, quiet: bool = False) -> str | None:
+        unknown: dict[str, str] = {}
+        found = known(lambda: identity.of_value(value), unknown, step)
+        for what, why in {} if quiet else unknown.items():
+            self._say(what, f"{_UNTOLD}: {why}")
+        return found
 
     # -- telling ------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from flowkit.flow.graph import Graph, Wired
 from flowkit.flow.layout import Layout, Spot, depths, layout
 from flowkit.flow.node import REQUIRED, Node, Port
 from flowkit.flow.outcome import Outcome, seconds
+from flowkit.flow.rerun import replaced
 from flowkit.model import NodeRun, State
 
 _MOST_NODES, _MOST_EDGES = 120, 500  # beyond, a picture of each node is a picture of none
@@ -93,10 +94,8 @@ def _last_states(graph: Graph, outcome: Outcome | None) -> dict[str, NodeRun]:
     if outcome is None:
         return {}
     runs = {run.name: run for run in outcome.nodes}
-    nodes = {wired.node.name: wired.node for wired in graph.nodes}
-    return {
-        name: runs[name] for name, node in nodes.items() if name in outcome.states and outcome.origin(name).node is node
-    }
+    gone = replaced(graph, outcome)
+    return {name: runs[name] for name in (wired.node.name for wired in graph.nodes) if name not in gone}
 
 
 def _card(wired: Wired, graph: Graph, run: NodeRun | None) -> _Card:

@@ -250,9 +250,11 @@ class Flow:
         return self._run(outcome, executor, threads, afresh=named)
 
     def stale(self, /, **parameters: Any) -> list[str]:
-        """The nodes without a result, or whose code, wiring, parameters or inputs changed since it was made.
+        """The nodes without a result, or with one that a run would not give again: by the keys under which a worker's
+        run keeps results and a cache finds them. Parameters as in ``rerun``.
 
-        Parameters as in ``rerun``. A changed function that a node only calls is not seen: ``rerun`` names the node.
+        So what a node names counts, functions and constants of the notebook and of local modules. What cannot be told
+        from another, such as code that calls ``eval``, is out of date at once.
         """
         found = rerun.stale(self.graph, self.outcome, self._given(parameters))
         return [name for name in self._nodes if name in found]

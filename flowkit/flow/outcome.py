@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flowkit.errors import FlowkitError, did_you_mean
 from flowkit.events import Event, fold
 from flowkit.flow.graph import Graph
 from flowkit.flow.node import Node
+from flowkit.flow.work import Work
 from flowkit.model import NodeRun, State, epoch
 
 #: (at, name, state, error, attempt): an event of a node, before anybody asks for it as an ``Event``.
@@ -24,14 +24,6 @@ class NoResult(FlowkitError, KeyError):
     __str__ = Exception.__str__  # KeyError would quote the message
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a result was made by."""
-
-    node: Node
-    parameters: Mapping[str, Any]  #: of the flow, in that run
-
-
 class Outcome(Mapping[str, Any]):
     """Results by the name of a node or of an output; only those there are. Filled while the flow runs.
 
@@ -43,6 +35,7 @@ class Outcome(Mapping[str, Any]):
         self.graph = graph
         self.given = given  #: parameters that were given; the others had their defaults
         self.parameters = values  #: the value of every parameter of the flow
+        self.work = Work(graph, values)  #: what its results are made by
         self.due: frozenset[str] | None = None  #: the nodes that this run ran; None: all
         self.started = epoch()  #: seconds since 1970
         self.finished: float | None = None  #: None while it runs
@@ -56,7 +49,6 @@ class Outcome(Mapping[str, Any]):
         self.notes: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, tuple[int, int]] = {}  #: mapped node -> items that have ended, all items
         self.again: dict[str, float] = {}  #: node or item that failed -> when its next attempt starts
-        self._kept: dict[str, Origin] = {}
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -94,16 +86,12 @@ class Outcome(Mapping[str, Any]):
         """How every node stands, in the order of their definition, items after their node."""
         return fold(self.events)
 
-    def origin(self, name: str) -> Origin:
-        """What the result of this node was made by, in this run or in the earlier one it was kept from."""
-        return self._kept.get(name) or Origin(self.graph.node(name), self.parameters)
-
     def keep(self, earlier: Outcome, nodes: Iterable[Node]) -> None:
         """Take over what an earlier run has of these nodes."""
         kept = {node.name: node for node in nodes if node.name in earlier.states}
+        self.work.keep(earlier.work, kept)
         for name, node in kept.items():
             self.states[name] = earlier.states[name]
-            self._kept[name] = earlier.origin(name)
             for result in (name, *node.outputs):
                 if result in earlier.results:
                     self.results[result] = earlier.results[result]
@@ -206,17 +194,6 @@ def _owner(name: str) -> str:
 
 def _names(names: list[str]) -> str:
     return ", ".join(names if len(names) <= 8 else [*names[:7], f"and {len(names) - 7} more"])
-
-
-def explain(error: BaseException) -> str:
-    """``ValueError: bad day``, on one line."""
-    try:
-        text = str(error).strip()
-    except Exception:  # the author's own exception may not even print
-        text = ""
-    first, *more = text.splitlines() or [""]
-    first = first[:500] + "…" if more or len(first) > 500 else first
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def seconds(span: float) -> str:

@@ -16,10 +16,9 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowkit.errors import GraphError
+from flowkit.errors import GraphError, explain
 from flowkit.flow import node, ports
 from flowkit.flow.node import REQUIRED, Node
-from flowkit.flow.outcome import explain
 
 if TYPE_CHECKING:
     from flowkit.flow.flow import Flow

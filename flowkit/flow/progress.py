@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flowkit.errors import explain
 from flowkit.events import Event
 from flowkit.flow import formats
 from flowkit.flow.graph import Wired
 from flowkit.flow.limits import Gate
 from flowkit.flow.log import Log
-from flowkit.flow.outcome import Outcome, explain
+from flowkit.flow.outcome import Outcome
 from flowkit.model import State, epoch
 
 if TYPE_CHECKING:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import CellType, CodeType, FunctionType
+from contextlib import suppress
 from typing import Any
 
 from flowkit.errors import GraphError
-from flowkit.flow.graph import Graph, same
-from flowkit.flow.node import Node, author
+from flowkit.flow.graph import Graph
 from flowkit.flow.outcome import Outcome
+from flowkit.flow.work import Work, digests
 from flowkit.model import State
-
-#: The value of a parameter that has none now: no result was made with it.
-_UNSETTLED = object()
 
 
 def with_readers(graph: Graph, names: Iterable[str]) -> set[str]:
@@ -30,35 +27,40 @@ def with_readers(graph: Graph, names: Iterable[str]) -> set[str]:
 
 
 def stale(graph: Graph, outcome: Outcome | None, given: Mapping[str, Any]) -> set[str]:
-    """The nodes that have no result, or one that a run with these parameters might not give."""
-    values = {name: _settled(graph, name, given) for name in graph.parameters}
+    """The nodes that have no result, or one of another key than a run with these parameters would give."""
+    if outcome is None:
+        return {wired.node.name for wired in graph.nodes}
+    now = Work(graph, _settled(graph, given))
 
-    def changed(node: Node) -> bool:
-        if outcome is None or outcome.states.get(node.name) is not State.SUCCEEDED:
-            return True
-        then = outcome.origin(node.name)
-        read = [port.source for port in node.ports if port.source in values]
-        return not same_work(then.node, node) or any(
-            not same(then.parameters.get(name, _UNSETTLED), values[name]) for name in read
-        )
+    def changed(name: str) -> bool:
+        key = now.key(name)
+        return outcome.states.get(name) is not State.SUCCEEDED or key is None or key != outcome.work.key(name)
 
-    return with_readers(graph, [wired.node.name for wired in graph.nodes if changed(wired.node)])
+    return with_readers(graph, [wired.node.name for wired in graph.nodes if changed(wired.node.name)])
 
 
 def with_changed(graph: Graph, outcome: Outcome | None, values: Mapping[str, Any]) -> set[str]:
     """The nodes whose results were made with other values of the parameters than these."""
     if outcome is None:
         return set()
+    now = digests(values)
     found = set()
     for wired in graph.nodes:
         name = wired.node.name
-        if outcome.states.get(name) is not State.SUCCEEDED:
-            continue
-        then = outcome.origin(name).parameters
-        read = [port.source for port in wired.node.ports if port.source in values]
-        if any(port in then and not same(then[port], values[port]) for port in read):
-            found.add(name)
+        if outcome.states.get(name) is State.SUCCEEDED:
+            then = outcome.work.behind(name).given
+            if any(then[source] != now[source] for _, source in wired.inputs if source in then and source in now):
+                found.add(name)
     return found
+
+
+def replaced(graph: Graph, outcome: Outcome) -> set[str]:
+    """The nodes that this outcome says nothing of: they are new, or their own code is."""
+    if graph is outcome.graph and not outcome.work.kept:
+        return set()
+    now = Work(graph, {})
+    names = [wired.node.name for wired in graph.nodes]
+    return {name for name in names if name not in outcome.states or now.code(name) != outcome.work.code(name)}
 
 
 def continued(outcome: Outcome | None, graph: Graph, due: set[str], fresh: Outcome) -> None:
@@ -79,50 +81,10 @@ def continued(outcome: Outcome | None, graph: Graph, due: set[str], fresh: Outco
         fresh.keep(outcome, [wired.node for wired in kept])
 
 
-def same_work(then: Node, now: Node) -> bool:
-    """Whether two nodes would make the same of the same inputs, as far as their own code and wiring say."""
-    return then is now or (_wiring(then) == _wiring(now) and _same_constants(then, now) and _same_code(then, now))
-
-
-def _settled(graph: Graph, name: str, given: Mapping[str, Any]) -> Any:
-    try:
-        return graph.settle(name, given)
-    except GraphError:
-        return _UNSETTLED
-
-
-def _wiring(node: Node) -> tuple[object, ...]:
-    return [(port.name, port.source) for port in node.ports], node.outputs, node.map
-
-
-def _same_constants(then: Node, now: Node) -> bool:
-    return then.constants.keys() == now.constants.keys() and all(
-        same(then.constants[key], now.constants[key]) for key in now.constants
-    )
-
-
-def _same_code(then: Node, now: Node) -> bool:
-    if then.function is now.function:
-        return True
-    one, other = author(then.function), author(now.function)
-    if not isinstance(one, FunctionType) or not isinstance(other, FunctionType):
-        return same(then.function, now.function)
-    return _code(one.__code__) == _code(other.__code__) and same(_bound(one), _bound(other))
-
-
-def _code(code: CodeType) -> tuple[object, ...]:
-    """What it does, not where it stands: a cell that is run again without a change gives the same."""
-    constants = [_code(one) if isinstance(one, CodeType) else (type(one), repr(one)) for one in code.co_consts]
-    return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, code.co_flags
-
-
-def _bound(function: FunctionType) -> tuple[object, ...]:
-    cells = function.__closure__ or ()
-    return function.__defaults__, function.__kwdefaults__, [_content(cell) for cell in cells]
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return _UNSETTLED
+def _settled(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that have a value now: no result was made with the others."""
+    found = {}
+    for name in graph.parameters:
+        with suppress(GraphError):
+            found[name] = graph.settle(name, given)
+    return found

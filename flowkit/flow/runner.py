@@ -17,8 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flowkit.errors import FlowkitError
-from flowkit.flow.outcome import explain
+from flowkit.errors import FlowkitError, explain
 from flowkit.flow.progress import Progress, Step
 
 if TYPE_CHECKING:

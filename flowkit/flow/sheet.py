@@ -10,7 +10,7 @@ from flowkit.flow import ports
 from flowkit.flow.graph import Graph
 from flowkit.flow.node import REQUIRED, Node, Port
 from flowkit.flow.outcome import Outcome
-from flowkit.flow.rerun import same_work
+from flowkit.flow.rerun import replaced
 from flowkit.model import State, epoch
 from flowkit.scene import CODES, SHOWN, WAITING
 
@@ -88,18 +88,8 @@ class Account:
         self._outcome = outcome
         self._names = [wired.node.name for wired in graph.nodes]
         self._place = {name: index for index, name in enumerate(self._names)}
-        # A node that was replaced since has no state; ``outcome.graph`` is mostly the very same graph.
-        self._same = outcome.graph is graph
-        self._gone = (
-            set()
-            if self._same
-            else {
-                wired.node.name
-                for wired in graph.nodes
-                if wired.node.name not in outcome.states
-                or not same_work(outcome.origin(wired.node.name).node, wired.node)
-            }
-        )
+        self._gone = replaced(graph, outcome)
+        self._same = outcome.graph is graph and not self._gone
         self._watched: frozenset[str] | None = None
         self._seen = 0
         self._times: dict[str, dict[str, Any]] = {}

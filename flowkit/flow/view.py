@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flowkit.errors import FlowCancelled, FlowkitError, NodeFailed
+from flowkit.errors import FlowCancelled, FlowkitError, NodeFailed, explain
 from flowkit.flow import detail, editor, sheet, widget
 from flowkit.flow.graph import Graph
-from flowkit.flow.outcome import Outcome, explain
+from flowkit.flow.outcome import Outcome
 
 if TYPE_CHECKING:
     from flowkit.flow.flow import Flow
@@ -82,6 +82,8 @@ class View:
 
     def _tell(self, graph: Graph, outcome: Outcome | None, account: sheet.Account | None = None) -> None:
         shown = self._widget
+        if outcome is not None:
+            self._out_of_date(graph, outcome)  # this may take long, and nobody has to wait for the lock meanwhile
         with self._lock:
             if graph is not self._shown:
                 shown.graph = sheet.drawn(self._flow.name, graph)
@@ -109,12 +111,15 @@ class View:
         return self._stale[2]
 
     def _after_cell(self, *_: Any) -> None:
-        """A cell may have changed nodes, or what there is to build of."""
-        flow = self._flow
-        if flow.graph is not self._shown and (flow.outcome is None or flow.outcome.finished is not None):
+        """A cell may have changed nodes, what they name, or what there is to build of."""
+        threading.Thread(target=self._look_again, daemon=True).start()  # the cell that ended need not wait for it
+
+    def _look_again(self) -> None:
+        flow, self._stale = self._flow, None
+        if flow.outcome is None or flow.outcome.finished is not None:
             self._tell(flow.graph, flow.outcome)
-        if self._widget.offered:  # in a thread: the cell that ended need not wait for it
-            threading.Thread(target=self._answer, args=({"n": 0, "kind": "offer"},), daemon=True).start()
+        if self._widget.offered:
+            self._answer({"n": 0, "kind": "offer"})
 
     def _heard(self, change: Any) -> None:
         asked = [question for question in change["new"] if question["n"] > self._widget.ack]

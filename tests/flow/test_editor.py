@@ -12,23 +12,23 @@ import pytest
 import flowkit as fk
 from flowkit.flow import editor
 from flowkit.flow.view import View
+from tests.flow.noted import note, ran
 
-RAN: list[str] = []
+__all__ = ["ran"]  # the fixture
 
 
 @pytest.fixture
 def flow() -> fk.Flow:
-    RAN.clear()
     flow = fk.Flow("delays")
 
     @flow.node(retries=1)
     def flights(day: str) -> list[int]:
-        RAN.append("flights")
+        note("flights")
         return [1, 20]
 
     @flow.node(outputs=("late", "early"))
     def split(flights: list[int], limit: int = 15) -> tuple[list[int], list[int]]:
-        RAN.append("split")
+        note("split")
         return [20], [1]
 
     return flow
@@ -75,27 +75,48 @@ def test_code_of_a_draft_with_a_problem_is_refused_with_it(flow: fk.Flow):
     assert "nodes must be a list" in editor.judged(flow, {"flow": "x"})[0]["text"]
 
 
-def test_a_node_runs_again_from_the_graph_and_what_is_out_of_date_is_marked(flow: fk.Flow):
+def test_a_node_runs_again_from_the_graph_and_what_is_out_of_date_is_marked(flow: fk.Flow, ran: list[str]):
     view = flow._view = View(flow)
     flow.run(day="x")
-    RAN.clear()
+    ran.clear()
 
     ask(view, "rerun", node="split")
-    until(lambda: RAN == ["split"] and flow.outcome.finished)
+    until(lambda: ran == ["split"] and flow.outcome.finished)
     until(lambda: view._widget.run["state"] == "succeeded")
     assert view._widget.run["stale"] == []
 
     @flow.node
     def flights(day: str) -> list[int]:
-        RAN.append("other flights")
+        note("other flights")
         return [2]
 
     view._after_cell()
-    assert view._widget.run["stale"] == [0, 1]
+    until(lambda: view._widget.run["stale"] == [0, 1])
     assert list(view._widget.status) == [0, 3], "what was changed has not run; what reads it has"
 
     ask(view, "rerun")
-    until(lambda: RAN == ["split", "other flights", "split"])
+    until(lambda: ran == ["split", "other flights", "split"])
+    until(lambda: view._widget.run["stale"] == [])
+
+
+LIMIT = 1
+
+
+def test_a_changed_constant_is_marked_after_its_cell_and_unmarked_when_it_is_as_before(monkeypatch):
+    flow = fk.Flow("limited")
+
+    @flow.node
+    def limited(day: int) -> int:
+        return day * LIMIT
+
+    view = flow._view = View(flow)
+    flow.run(day=1)
+    monkeypatch.setattr(f"{__name__}.LIMIT", 2)
+    view._after_cell()
+    until(lambda: view._widget.run["stale"] == [0])
+    assert list(view._widget.status) == [3], "it has run, with another limit"
+    monkeypatch.setattr(f"{__name__}.LIMIT", 1)
+    view._after_cell()
     until(lambda: view._widget.run["stale"] == [])
 
 
@@ -120,8 +141,8 @@ def test_a_cell_that_is_run_again_without_a_change_leaves_its_result_up_to_date(
             flow.run(day="x")
     view._after_cell()
 
+    until(lambda: list(view._widget.status) == [3, 3, 3])
     assert view._widget.run["stale"] == []
-    assert list(view._widget.status) == [3, 3, 3]
 
 
 def test_the_graph_above_shows_the_flow_that_its_written_code_makes(flow: fk.Flow):
@@ -140,7 +161,7 @@ def test_the_graph_above_shows_the_flow_that_its_written_code_makes(flow: fk.Flo
     def other(): ...
 
     view._after_cell()
-    assert [node["name"] for node in view._widget.graph["nodes"]] == ["other"]
+    until(lambda: [node["name"] for node in view._widget.graph["nodes"]] == ["other"])
     until(lambda: [node["name"] for node in view._widget.offered["draft"]["nodes"]] == ["other"])
     made.run()
     until(lambda: view._widget.run["state"] == "succeeded")

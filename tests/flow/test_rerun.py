@@ -11,38 +11,40 @@ from flowkit.errors import GraphError, UsageError
 from flowkit.events import Event, fold
 from flowkit.flow.log import Log
 from flowkit.model import State
+from tests.flow.noted import note, ran
+
+__all__ = ["ran"]  # the fixture
 
 
-def authored(ran: list[str], *, factor: int = 2) -> fk.Flow:
+def authored(*, factor: int = 2) -> fk.Flow:
     """flights(day) -> late(min_delay) -> report, and planes, which is read by report alone."""
     flow = fk.Flow("delays")
 
     @flow.node
     def flights(day):
-        ran.append("flights")
+        note("flights")
         return [day, 20]
 
     @flow.node
     def planes():
-        ran.append("planes")
+        note("planes")
         return 3
 
     @flow.node(outputs=("late", "early"))
     def split(flights, min_delay=15):
-        ran.append("split")
+        note("split")
         return [f for f in flights if f >= min_delay], [f for f in flights if f < min_delay]
 
     @flow.node
     def report(late, planes):
-        ran.append("report")
+        note("report")
         return len(late) * factor * planes
 
     return flow
 
 
-def test_a_node_runs_again_with_what_depends_on_it_and_nothing_else():
-    ran: list[str] = []
-    flow = authored(ran)
+def test_a_node_runs_again_with_what_depends_on_it_and_nothing_else(ran: list[str]):
+    flow = authored()
     before = flow.run(day=10)
     ran.clear()
 
@@ -55,9 +57,8 @@ def test_a_node_runs_again_with_what_depends_on_it_and_nothing_else():
     assert {node.name: node.state for node in outcome.nodes} == before.states
 
 
-def test_a_parameter_given_anew_also_runs_the_nodes_that_read_it():
-    ran: list[str] = []
-    flow = authored(ran)
+def test_a_parameter_given_anew_also_runs_the_nodes_that_read_it(ran: list[str]):
+    flow = authored()
     flow.run(day=10)
     ran.clear()
 
@@ -66,9 +67,8 @@ def test_a_parameter_given_anew_also_runs_the_nodes_that_read_it():
     assert flow.rerun("report").parameters == {"day": 10, "min_delay": 5}
 
 
-def test_a_result_that_is_needed_and_not_there_is_refused_before_anything_runs():
-    ran: list[str] = []
-    flow = authored(ran)
+def test_a_result_that_is_needed_and_not_there_is_refused_before_anything_runs(ran: list[str]):
+    flow = authored()
 
     with pytest.raises(GraphError) as caught:
         flow.rerun("split", day=1)
@@ -82,9 +82,8 @@ def test_a_result_that_is_needed_and_not_there_is_refused_before_anything_runs()
         flow.rerun("spilt", day=1)
 
 
-def test_what_failed_is_mended_and_run_again_while_the_rest_stays_as_it_was():
-    ran: list[str] = []
-    flow = authored(ran)
+def test_what_failed_is_mended_and_run_again_while_the_rest_stays_as_it_was(ran: list[str]):
+    flow = authored()
 
     @flow.node
     def broken(planes):
@@ -120,9 +119,8 @@ def test_what_failed_is_mended_and_run_again_while_the_rest_stays_as_it_was():
     assert flow.outcome.errors == {}
 
 
-def test_stale_is_what_changed_in_code_wiring_or_parameters_and_all_that_reads_it():
-    ran: list[str] = []
-    flow = authored(ran)
+def test_stale_is_what_changed_in_code_wiring_or_parameters_and_all_that_reads_it(ran: list[str]):
+    flow = authored()
     assert flow.stale() == ["flights", "planes", "split", "report"]
     last = flow.run(day=10)
     assert flow.stale() == []
@@ -131,7 +129,7 @@ def test_stale_is_what_changed_in_code_wiring_or_parameters_and_all_that_reads_i
     assert flow.stale(min_delay=16) == ["split", "report"]
 
     for name in ("flights", "planes", "split", "report"):  # every cell again, as it was
-        flow._nodes[name] = authored(ran)._nodes[name]
+        flow._nodes[name] = authored()._nodes[name]
     flow._graph = None
     assert flow.stale() == []
 
@@ -144,7 +142,7 @@ def test_stale_is_what_changed_in_code_wiring_or_parameters_and_all_that_reads_i
     assert flow.rerun()["report"] == 8
     assert ran == ["report"]
 
-    flow._add(authored(ran, factor=5)._nodes["report"])
+    flow._add(authored(factor=5)._nodes["report"])
     assert flow.stale() == ["report"], "what a function closes over is part of it"
     flow.rerun("report")
 
@@ -154,9 +152,72 @@ def test_stale_is_what_changed_in_code_wiring_or_parameters_and_all_that_reads_i
     assert flow.stale() == ["report"], "it reads another thing"
 
 
-def test_a_changed_default_of_a_parameter_counts_unless_the_parameter_was_given():
-    ran: list[str] = []
-    flow = authored(ran)
+RATE = 3
+
+
+def scaled(day):
+    return day * RATE
+
+
+def test_what_a_node_only_names_counts_as_it_does_for_what_is_kept(monkeypatch: pytest.MonkeyPatch):
+    flow = fk.Flow("named")
+
+    @flow.node
+    def one(day):
+        return scaled(day)
+
+    @flow.node
+    def two(one): ...
+
+    @flow.node
+    def other(day): ...
+
+    flow.run(day=1)
+    assert flow.stale() == []
+    monkeypatch.setattr(f"{__name__}.RATE", 4)
+    assert flow.stale() == ["one", "two"]
+    assert flow.rerun()["one"] == 4
+    assert flow.stale() == []
+
+
+def test_what_cannot_be_told_from_another_is_out_of_date_at_once():
+    flow = fk.Flow("open")
+
+    @flow.node
+    def asked(text):
+        return eval(text)
+
+    @flow.node
+    def other(day): ...
+
+    flow.run(text="1", day=threading.Lock())
+    assert flow.stale() == ["asked", "other"]
+    assert flow.stale(day=1) == ["asked", "other"]
+    assert flow.rerun(day=1)["asked"] == 1
+    assert flow.stale() == ["asked"]
+
+
+def test_outputs_in_another_order_are_another_result(home):
+    flow = fk.Flow("swapped")
+
+    def define(*outputs):
+        @flow.node(outputs=outputs, cache="1d")
+        def split():
+            return 1, 2
+
+        @flow.node(cache="1d")
+        def reader(late):
+            return late
+
+    define("late", "early")
+    assert flow.run()["reader"] == 1
+    define("early", "late")
+    assert flow.stale() == ["split", "reader"]
+    assert flow.run()["reader"] == 2
+
+
+def test_a_changed_default_of_a_parameter_counts_unless_the_parameter_was_given(ran: list[str]):
+    flow = authored()
     flow.run(day=10)
 
     def redefined() -> None:
@@ -170,9 +231,8 @@ def test_a_changed_default_of_a_parameter_counts_unless_the_parameter_was_given(
     assert flow.outcome.parameters["min_delay"] == 5
 
 
-def test_a_result_kept_over_several_runs_is_judged_by_the_run_that_made_it():
-    ran: list[str] = []
-    flow = authored(ran)
+def test_a_result_kept_over_several_runs_is_judged_by_the_run_that_made_it(ran: list[str]):
+    flow = authored()
     flow.run(day=10)
 
     @flow.node
@@ -207,7 +267,7 @@ def test_a_flow_that_is_still_running_is_not_run_again():
 
 
 def test_whoever_follows_the_log_keeps_seeing_the_nodes_that_did_not_run_again(tmp_path, monkeypatch):
-    flow = authored([])
+    flow = authored()
     flow.run(day=10)
     log = Log(tmp_path / "log")
     monkeypatch.setattr("flowkit.flow.flow.log_of_current_run", lambda: log)
@@ -222,7 +282,7 @@ def test_whoever_follows_the_log_keeps_seeing_the_nodes_that_did_not_run_again(t
 
 
 def test_an_interrupted_part_leaves_the_rest_as_it_was():
-    flow = authored([])
+    flow = authored()
     flow.run(day=10)
 
     @flow.node
