@@ -227,24 +227,19 @@ _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # -- the notebook ------------------------------------------------------------------------------------------------------
 
 
+def notebook_changes(before: str, after: str) -> tuple[Change, ...]:
+    """The cells in which two notebooks differ, in the order of the later one; those that are gone last."""
+    return tuple(change for _, _, _, change in _different(_identified(before), _identified(after)))
+
+
 def _cells(before: Record, after: Record, scene: _Scene) -> Iterator[tuple[Rank, Change]]:
     if before.run.snapshot == after.run.snapshot:
         return
     new = _identified(after.notebook)
-    old = _paired(_identified(before.notebook), new)
     order = list(new)
     failed_at = order.index(scene.cell) if scene.cell in new else len(order)
-    numbers = _numbers(new) | {id: number for id, number in _numbers(old).items() if id not in new}
-    for id in [*new, *(id for id in old if id not in new)]:
-        was, now = old.get(id), new.get(id)
-        lines = _difference(_source(was), _source(now))
-        if not lines:
-            continue
-        cell = now or was
-        assert cell is not None
-        name = _cell_name(cell, numbers.get(id))
-        change = Change("cell", name, _cut(_source(was)) if was else None, _cut(_source(now)) if now else None, lines)
-        if cell["cell_type"] != "code":
+    for id, was, now, change in _different(_identified(before.notebook), new):
+        if (now or was or {})["cell_type"] != "code":
             yield Rank.PROSE, change
         elif scene.node and any(scene.defines(_source(one), scene.node) for one in (was, now)):
             yield Rank.FAILED_THERE, _suspected(change, f"it defines {scene.node}, which failed")
@@ -258,6 +253,26 @@ def _cells(before: Record, after: Record, scene: _Scene) -> Iterator[tuple[Rank,
             yield Rank.LATER, _suspected(change, "it comes after the failure")
         else:
             yield Rank.CODE, change
+
+
+#: A cell, or that there is none.
+Cell = Mapping[str, Any] | None
+
+
+def _different(
+    before: dict[str, Mapping[str, Any]], new: dict[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, Cell, Cell, Change]]:
+    """The id of each cell that differs, how it was, how it is, and that as a change."""
+    old = _paired(before, new)
+    numbers = _numbers(new) | {id: number for id, number in _numbers(old).items() if id not in new}
+    for id in [*new, *(id for id in old if id not in new)]:
+        was, now = old.get(id), new.get(id)
+        lines = _difference(_source(was), _source(now))
+        if not lines:
+            continue
+        name = _cell_name(now or was or {}, numbers.get(id))
+        change = Change("cell", name, _cut(_source(was)) if was else None, _cut(_source(now)) if now else None, lines)
+        yield id, was, now, change
 
 
 def _identified(notebook: str | None) -> dict[str, Mapping[str, Any]]:

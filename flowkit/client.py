@@ -11,6 +11,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any, TypeVar
 
+from flowkit import checks
 from flowkit import notebook as notebooks
 from flowkit.artifacts import Artifacts
 from flowkit.changes import Comparison
@@ -28,6 +29,7 @@ from flowkit.model import (
     Backfill,
     CatchUp,
     Deployment,
+    Finding,
     Limit,
     NodeRun,
     Overlap,
@@ -385,6 +387,10 @@ class Client:
         """The command line's texts as values of the types that *target*'s parameters declare."""
         return self._notebook(target).from_text(pairs) if pairs else {}
 
+    def typed(self, name: str, pairs: Mapping[str, str]) -> dict[str, Any]:
+        """Texts as values of the types that the parameters of the deployment of that name declare."""
+        return self._snapshot(self.store.deployment(name)).from_text(pairs)
+
     def nodes(self, run: Run) -> list[NodeRun]:
         """Node runs of the newest attempt."""
         return fold(self.recorded(run), ended=run.state.final)
@@ -446,6 +452,10 @@ class Client:
             }
             for one in self._snapshot(deployment).parameters or ()
         ]
+
+    def remarks(self) -> list[Finding]:
+        """What the doctor would say of the parts that all processes share, the worst first."""
+        return checks.remarks(self.store, self.broker, now(), embedded=self.config.embedded)
 
     def redis(self) -> dict[str, float] | None:
         """Figures of Redis, see ``Broker.figures``; None: there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -579,6 +579,25 @@ class Wait:
 
     reason: str
     until: datetime | None = None  #: UTC; None: nobody knows
+
+
+class Health(StrEnum):
+    GOOD = "good"
+    WARNING = "warning"  # it works, but not as well or as safely as it could
+    PROBLEM = "problem"  # runs will fail, be late or not start
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the doctor has to say about one thing."""
+
+    subject: str
+    health: Health
+    found: str
+    remedy: str | None = None  #: what to do; None if it is good
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def size(amount: float) -> str:

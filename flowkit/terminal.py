@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,6 +16,7 @@ from flowkit.model import (
     Act,
     Backfill,
     Deployment,
+    Finding,
     Limit,
     NodeRun,
     Queue,
@@ -29,9 +29,6 @@ from flowkit.model import (
     Worker,
     size,
 )
-
-if TYPE_CHECKING:
-    from flowkit.doctor import Finding
 
 MARKS = {
     State.PENDING: ("·", "dim"),

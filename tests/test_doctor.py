@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ import redis
 
 from flowkit.client import Client
 from flowkit.config import Config
-from flowkit.doctor import Finding, Health, examine
-from flowkit.model import now
+from flowkit.doctor import examine
+from flowkit.model import Finding, Health, Schedule, now
 from flowkit.worker import process
 from flowkit.worker.worker import identity
 from tests.notebooks_made import write
 from tests.processes import flowkit
 from tests.servers import Databases, RedisServer
+from tests.store.given import TEXT, deployment
 
 
 def ill(findings: Iterator[Finding]) -> list[tuple[str, Health, str]]:
@@ -117,3 +119,16 @@ def test_a_queue_without_a_worker_is_a_problem_until_one_is_there(home: Path, tm
     assert "flowkit worker --queue gpu" in done.stdout
     assert after.returncode == 0
     assert {found["health"] for found in json.loads(after.stdout)} == {"good"}
+
+
+def test_a_firing_that_nobody_looked_for_is_among_what_the_dashboard_remarks(home: Path) -> None:
+    overdue = Schedule(cron="0 6 * * *", next=now() - timedelta(minutes=10))
+    with Client(Config.from_env()) as client:
+        client.store.deploy(deployment("flights", schedule=overdue), TEXT, now=now())
+        remarks = client.remarks()
+
+    assert [(one.subject, one.health) for one in remarks] == [
+        ("workers", Health.PROBLEM),
+        ("schedules", Health.PROBLEM),
+    ]
+    assert remarks[1].found == "flights should have fired 10 minutes ago, and nobody has looked"

@@ -70,8 +70,10 @@ MAY_IMPORT = {
     "server": (*SHARED, "store", "history", "book", "server"),
     "terminal": SHARED,
     "testing": (*SHARED, "worker.kernel"),
+    "checks": (*SHARED, "store", "worker.broker"),
     "client": (
         *SHARED,
+        "checks",
         "history",
         "flow.current",
         "flow.recorded",
@@ -81,7 +83,7 @@ MAY_IMPORT = {
         "worker.kernels",
     ),
     "loaded": (*SHARED, "client", "flow.checkpoint", "flow.current", "flow.formats"),
-    "doctor": (*SHARED, "client", "worker.kernels", "worker.process", "worker.zygote"),
+    "doctor": (*SHARED, "checks", "client", "worker.kernels", "worker.process", "worker.zygote"),
     "cli": ("*",),
     # What Jupyter's processes load, composing as the command line does: its server asks the client and never a worker,
     # and tells which command to start; the author's kernel gets the command line as a magic.

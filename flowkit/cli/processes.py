@@ -17,7 +17,7 @@ from flowkit import terminal
 from flowkit.cli.options import as_json, connect, print_json
 from flowkit.config import Config
 from flowkit.events import Usage
-from flowkit.model import Run, now
+from flowkit.model import Health, Run, now
 
 
 @click.command()
@@ -95,7 +95,7 @@ def workers(as_json: bool) -> None:
 @as_json
 def doctor(as_json: bool) -> int:
     """Check store, broker, artifacts, kernels and workers, and say what to do. Exit code 2 if there is a problem."""
-    from flowkit.doctor import Health, examine
+    from flowkit.doctor import examine
 
     findings = list(examine(Config.from_env()))
     if as_json:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from flowkit.model import Backfill, Deployment, Policy, Queue, Run, Schedule
+from flowkit.model import Backfill, Deployment, Finding, Policy, Queue, Run, Schedule
 
 
 class Actions(Protocol):
@@ -56,6 +56,10 @@ class Actions(Protocol):
     def parameters(self, name: str) -> list[dict[str, Any]]: ...
 
     def queues(self) -> list[Queue]: ...
+
+    def typed(self, name: str, pairs: Mapping[str, str]) -> dict[str, Any]: ...
+
+    def remarks(self) -> list[Finding]: ...
 
     def redis(self) -> Mapping[str, float] | None:
         """Figures of Redis; None: there is none."""

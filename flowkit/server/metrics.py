@@ -17,9 +17,16 @@ from flowkit.model import LIVE, Cause, Run, State, now
 from flowkit.server.actions import Actions
 from flowkit.store import Store
 from flowkit.store.changes import Change
+from flowkit.store.figures import ENDINGS
 
 #: Seconds for which what the store has told is told again: two that ask at once cost it one question.
 FRESH = 5.0
+
+#: Runs that have ended are counted again when so many times as long has gone by as the last count took: of a million
+#: that is two minutes, and a thousandth of the database's time whatever their number.
+REST = 1_000.0
+
+UNDER_WAY = (State.PENDING, State.RUNNING)
 
 DURATIONS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200)
 WAITS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -41,6 +48,8 @@ class Metrics:
         self._actions = actions
         self._lock = threading.Lock()
         self._told: tuple[float, list[Metric]] = (0.0, [])
+        self._ended: dict[tuple[str | None, State], int] = {}
+        self._count_again = 0.0  #: by the monotonic clock
         self._registry = registry = CollectorRegistry()
         self._finished = Counter(
             "flowkit_runs_finished", "Runs that ended for good.", ["deployment", "state"], registry=registry
@@ -113,7 +122,7 @@ class Metrics:
     def _of_the_store(self) -> list[Metric]:
         at = now()
         runs = GaugeMetricFamily("flowkit_runs", "Runs that are kept.", labels=["deployment", "state"])
-        for (deployment, state), many in self._store.tally().items():
+        for (deployment, state), many in (self._tally_ended() | self._store.tally(UNDER_WAY)).items():
             runs.add_metric([deployment or "", state.value], many)
         waiting = GaugeMetricFamily("flowkit_queue_depth", "Runs that wait.", labels=["queue"])
         running = GaugeMetricFamily("flowkit_queue_running", "Runs under way.", labels=["queue"])
@@ -136,6 +145,13 @@ class Metrics:
         overdue = due[0].schedule.next if due and due[0].schedule else None
         late.add_metric([], (at - overdue).total_seconds() if overdue else 0)
         return [runs, waiting, running, oldest, workers, slots, late]
+
+    def _tally_ended(self) -> dict[tuple[str | None, State], int]:
+        began = monotonic()
+        if began >= self._count_again:
+            self._ended = self._store.tally(ENDINGS)
+            self._count_again = monotonic() + REST * (monotonic() - began)
+        return self._ended
 
     def _of_redis(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("flowkit_redis_up", "1 if Redis answers; without Redis there is no such figure.")

@@ -12,6 +12,7 @@ from flowkit.store.backfills import Backfills
 from flowkit.store.changes import Changes
 from flowkit.store.deployments import Deployments
 from flowkit.store.events import Events
+from flowkit.store.figures import Figures
 from flowkit.store.limits import Limits
 from flowkit.store.retention import Retention
 from flowkit.store.runs import MAX_CRASHES, Runs
@@ -22,7 +23,9 @@ from flowkit.store.workers import Workers
 __all__ = ["MAX_CRASHES", "Store"]
 
 
-class Store(Deployments, Schedules, Backfills, Runs, Limits, Events, Workers, Retention, Secrets, Access, Changes):
+class Store(
+    Deployments, Schedules, Backfills, Runs, Limits, Events, Workers, Figures, Retention, Secrets, Access, Changes
+):
     """All that can be said to the database, used from any number of threads. ``Store.open(url)``, then ``close``.
 
     Each of its parts is one noun over the same ``Database``. All instants are aware UTC and come in as arguments.

@@ -69,13 +69,24 @@ class Access(Database):
         with self.writing() as connection:
             connection.execute(sa.insert(acts).values(row))
 
-    def acts(self, *, limit: int = 100, before: int | None = None) -> list[Act]:
-        """Newest first; *before*: go on after the one with that id."""
+    def acts(self, *, limit: int = 100, before: int | None = None, who: str | None = None) -> list[Act]:
+        """Newest first; *before*: go on after the one with that id; *who*: only theirs."""
         query = sa.select(acts).order_by(acts.c.id.desc()).limit(limit)
+        if who is not None:
+            query = query.where(acts.c.who == who)
         if before is not None:
             query = query.where(acts.c.id < before)
         with self.reading() as connection:
             return [Act(**row._mapping) for row in connection.execute(query)]
+
+    def actors(self, *, limit: int = 200) -> list[str]:
+        """Whoever did something that is on record, by name."""
+        first = sa.select(sa.func.min(acts.c.who).label("name")).cte("actors", recursive=True)
+        after = sa.select(acts.c.who).where(acts.c.who > first.c.name).order_by(acts.c.who).limit(1)
+        each = first.union_all(sa.select(after.correlate(first).scalar_subquery()).where(first.c.name.is_not(None)))
+        with self.reading() as connection:
+            found = sa.select(each.c.name).where(each.c.name.is_not(None)).limit(limit)
+            return list(connection.execute(found).scalars())
 
     def forget_acts(self, *, before: datetime) -> None:
         with self.writing() as connection:

@@ -50,14 +50,18 @@ class Backfills(Database):
             pass_on(connection, wanted.id)
         return self.backfills(wanted.id)[0]
 
-    def backfills(self, id: str | None = None) -> list[Backfill]:
-        """All, or that one; newest first. Raises: NotFound."""
+    def backfills(self, id: str | None = None, *, deployment: str | None = None) -> list[Backfill]:
+        """All, that one, or those of a deployment; newest first. Raises: NotFound."""
         query = sa.select(series).where(series.c.parameter.is_not(None))
         counts = sa.select(runs.c.series, runs.c.state, sa.func.count().label("many")).where(
             runs.c.series.is_not(None), runs.c.scheduled_for.is_(None)
         )
         if id is not None:
             query, counts = query.where(series.c.id == id), counts.where(runs.c.series == id)
+        if deployment is not None:
+            query = query.where(series.c.deployment == deployment)
+            theirs = sa.select(series.c.id).where(series.c.deployment == deployment)
+            counts = counts.where(runs.c.series.in_(theirs))
         with self.reading() as connection:
             rows = connection.execute(query.order_by(series.c.created.desc(), series.c.id)).all()
             found: dict[str, dict[State, int]] = {row.id: {} for row in rows}

@@ -15,7 +15,7 @@ from flowkit.model import CatchUp, Deployment, Overlap, Schedule, State
 from flowkit.store.database import Database
 from flowkit.store.limits import DEPLOYMENT, keep_limit
 from flowkit.store.runs import cancel_runs, keep_snapshot, lane_of, to_policy
-from flowkit.store.schema import deployments, is_in, runs, series, skips, snapshots, versions
+from flowkit.store.schema import days, deployments, is_in, runs, series, skips, snapshots, versions
 from flowkit.store.series import OPEN, hold
 
 
@@ -68,10 +68,17 @@ class Deployments(Database):
             known = connection.execute(sa.select(deployments.c.name)).scalars().all()
         raise _no_deployment(name, known)
 
-    def deployments(self) -> list[Deployment]:
-        """All, by name."""
+    def deployments(
+        self, *, like: str | None = None, after: str | None = None, limit: int | None = None
+    ) -> list[Deployment]:
+        """By name; all, or those in whose name *like* stands, from behind *after* on."""
+        query = select_deployments().order_by(deployments.c.name).limit(limit)
+        if like is not None:
+            query = query.where(deployments.c.name.icontains(like, autoescape=True))
+        if after is not None:
+            query = query.where(deployments.c.name > after)
         with self.reading() as connection:
-            rows = connection.execute(select_deployments().order_by(deployments.c.name))
+            rows = connection.execute(query)
             return [to_deployment(row) for row in rows]
 
     def deployment_names(self) -> list[str]:
@@ -131,7 +138,8 @@ class Deployments(Database):
                 if count:
                     what = "1 run of it is" if count == 1 else f"{count} runs of it are"
                     raise Conflict(f"{name} cannot be deleted: {what} under way; cancel them, or wait for their end")
-            connection.execute(sa.delete(skips).where(skips.c.deployment == name))
+            for table in (skips, days):
+                connection.execute(sa.delete(table).where(table.c.deployment == name))
             keep_limit(self, connection, DEPLOYMENT, name, width=None)
             connection.execute(sa.delete(deployments).where(deployments.c.name == name))  # and so its versions
         if not found:

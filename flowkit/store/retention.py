@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from flowkit.model import Deployment, Run, State
 from flowkit.store.database import Database
+from flowkit.store.figures import count_days
 from flowkit.store.runs import newest, to_run
 from flowkit.store.schema import deployments, is_in, runs, snapshots, versions
 
@@ -40,7 +41,7 @@ class Retention(Database):
     def forget(self, ids: Sequence[str]) -> None:
         """Delete the runs with their events; those that have not ended (any more) stay. Artifacts go before.
 
-        Notebooks that no run and no version needs go too.
+        Notebooks that no run and no version needs go too. How many runs there were is kept by the day, see ``Figures``.
         """
         final = sa.or_(*(runs.c.state.in_(states) for states in KEPT.values()))
         ended = sa.select(runs.c.id).where(runs.c.id.in_(ids), final)
@@ -50,7 +51,9 @@ class Retention(Database):
         )
         # What another process is at, it is welcome to: waiting for each other in two orders would be a deadlock.
         with self.writing() as connection:
-            connection.execute(sa.delete(runs).where(runs.c.id.in_(ended.with_for_update(skip_locked=True))))
+            gone = sa.delete(runs).where(runs.c.id.in_(ended.with_for_update(skip_locked=True)))
+            of = (runs.c[name] for name in ("deployment", "state", "created", "scheduled_for", "zone"))
+            count_days(self, connection, connection.execute(gone.returning(*of)).all())
         with suppress(sa.exc.IntegrityError), self.writing() as connection:  # used again at this very moment
             theirs = unused.with_for_update(skip_locked=True)
             connection.execute(sa.delete(snapshots).where(snapshots.c.digest.in_(theirs)))

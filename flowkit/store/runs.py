@@ -386,9 +386,18 @@ class Runs(Database):
         with self.reading() as connection:
             return dict(zip(some, connection.execute(sa.select(*counts)).one(), strict=True))
 
-    def tally(self) -> dict[tuple[str | None, State], int]:
-        """How many runs there are of each deployment, None for those of none, and in each state."""
-        query = sa.select(runs.c.deployment, runs.c.state, sa.func.count()).group_by(runs.c.deployment, runs.c.state)
+    def tally(self, states: Iterable[State] = RUN_STATES) -> dict[tuple[str | None, State], int]:
+        """How many runs there are of each deployment, None for those of none, in each of these states.
+
+        All that have ended of a million take a tenth of a second; those that wait or run are few.
+        """
+        each = [
+            sa.select(runs.c.deployment, sa.literal_column(f"'{state}'").label("state"), sa.func.count().label("many"))
+            .where(is_in(state))
+            .group_by(runs.c.deployment)
+            for state in states
+        ]
+        query = sa.union_all(*each)
         with self.reading() as connection:
             return {(name, State(state)): many for name, state, many in connection.execute(query)}
 

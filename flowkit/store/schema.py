@@ -37,7 +37,7 @@ from flowkit.errors import UsageError
 from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
-VERSION = "0002"
+VERSION = "0003"
 
 #: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
 VERSION_TABLE = "flowkit_version"
@@ -312,6 +312,14 @@ runs = Table(
         postgresql_where=text("series IS NOT NULL"),
         sqlite_where=text("series IS NOT NULL"),
     ),
+    # Of those that wait or run it has nothing: what ended lately is found without them.
+    Index(
+        "runs_ended",
+        "state",
+        "finished",
+        postgresql_where=text("finished IS NOT NULL"),
+        sqlite_where=text("finished IS NOT NULL"),
+    ),
     Index(
         "runs_running",
         "deployment",
@@ -319,6 +327,19 @@ runs = Table(
         postgresql_where=text("state = 'running'"),
         sqlite_where=text("state = 'running'"),
     ),
+)
+
+
+# How many runs there were that have been pruned, of a deployment and a day in its zone.
+days = Table(
+    "days",
+    metadata,
+    Column("deployment", Name, nullable=False),
+    Column("day", Name, nullable=False),  # YYYY-MM-DD
+    Column("state", Name, nullable=False),  # how they ended
+    Column("count", Number, nullable=False),
+    PrimaryKeyConstraint("deployment", "day", "state", name="days_pkey"),
+    Index("days_in_order", "day"),
 )
 
 
@@ -417,6 +438,7 @@ acts = Table(
     Column("status", Number, nullable=False),
     Column("address", String, nullable=False),
     Index("acts_at", "at"),
+    Index("acts_of", "who", "id"),
 )
 
 # That something happened, in the transaction in which it did: written by triggers, so no statement can forget it.

@@ -47,6 +47,13 @@ POLL = 0.1
 #: Seconds between two lines about messages that are dropped.
 TOLD = 60.0
 
+#: Of those that Redis tells about itself, the ones that are shown.
+FIGURES = (
+    *("used_memory", "maxmemory", "total_system_memory", "connected_clients", "blocked_clients", "maxclients"),
+    *("evicted_keys", "expired_keys", "keyspace_hits", "keyspace_misses", "total_commands_processed"),
+    *("instantaneous_ops_per_sec", "uptime_in_seconds", "rejected_connections"),
+)
+
 #: What hearing a queue may raise when the broker is down.
 UNHEARD = (redis.RedisError, sqlite3.Error, OSError, HueyException)
 
@@ -104,18 +111,19 @@ class Broker:
         return {"version": found["redis_version"], "policy": found.get("maxmemory_policy", "noeviction")}
 
     def figures(self) -> dict[str, float] | None:
-        """Of a Redis: what it holds, may hold, has thrown away and was asked for. None: it is SQLite."""
+        """Of a Redis: what it holds, may hold, has thrown away and was asked for, and ``latency``, the seconds that it
+        took to answer. None: it is SQLite."""
         if self._config.redis_url is None:
             return None
         try:
-            found = self._lane("default").conn.info()
+            connection = self._lane("default").conn
+            began = monotonic()
+            connection.ping()
+            latency = monotonic() - began
+            found = connection.info()
         except redis.RedisError as error:
             raise Unavailable(f"Redis at {self.address} does not tell about itself: {_reason(error)}") from error
-        names = (
-            *("used_memory", "maxmemory", "connected_clients", "evicted_keys"),
-            *("keyspace_hits", "keyspace_misses", "total_commands_processed"),
-        )
-        return {name: float(found.get(name, 0)) for name in names}
+        return {name: float(found.get(name, 0)) for name in FIGURES} | {"latency": latency}
 
     def ring(self, queue: str, run: str, *, priority: int = 0) -> bool:
         """Wake a worker of *queue*. Best effort and after the commit, never before: False if nobody was reached."""

@@ -39,6 +39,11 @@ QUESTIONS: dict[str, Callable[[Store], object]] = {
     "runs in two states": lambda store: store.runs(states=[State.FAILED, State.CANCELLED], before=run(), limit=4),
     "runs of a deployment": lambda store: store.runs(deployment="flights", before=run(), limit=4),
     "runs of a deployment that failed": lambda store: store.runs(deployment="flights", states=[State.FAILED], limit=4),
+    "ended lately": lambda store: store.ended(since=at(2), limit=4),
+    "the newest of a deployment": lambda store: store.lately(["flights"], limits={State.SUCCEEDED: 4, State.FAILED: 4}),
+    "under way": lambda store: store.under_way(limit=4),
+    "rates": lambda store: store.rates(since=at(2), now=at(9), limit=4),
+    "what waits and runs, by deployment": lambda store: store.tally([State.PENDING, State.RUNNING]),
     "run by the beginning of its id": lambda store: missing(store, "abcd"),
     "deploy": lambda store: store.deploy(deployment("full", policy=Policy(rate="1/second")), TEXT, now=T0),
 }
