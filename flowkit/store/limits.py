@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -35,12 +35,20 @@ class Shut:
     queues: Mapping[str, Wait] = field(default_factory=dict)
     deployments: Mapping[str, Wait] = field(default_factory=dict)
 
-    def __bool__(self) -> bool:
-        return bool(self.queues or self.deployments)
+    @property
+    def names(self) -> Closed:
+        return Closed(tuple(sorted(self.queues)), tuple(sorted(self.deployments)))
+
+
+class Closed(NamedTuple):
+    """Of what is shut the names alone."""
+
+    queues: tuple[str, ...] = ()
+    deployments: tuple[str, ...] = ()
 
     def free(self, deployment: sa.Column[Any]) -> Iterable[sa.ColumnElement[bool]]:
         if self.deployments:
-            yield sa.or_(deployment.is_(None), deployment.not_in(sorted(self.deployments)))
+            yield sa.or_(deployment.is_(None), deployment.not_in(self.deployments))
 
 
 class Limits(Database):
@@ -194,11 +202,19 @@ def keep_limit(
     connection.execute(new.on_conflict_do_update(index_elements=["kind", "name"], set_=row))
 
 
+#: The limits for runs, each with when that was let pass whose place the next one takes.
+_OF_RUNS = (
+    sa.select(limits, grants.c.at)
+    .outerjoin(
+        grants, sa.and_(grants.c.kind == limits.c.kind, grants.c.name == limits.c.name, grants.c.slot == limits.c.taken)
+    )
+    .where(limits.c.kind.in_([QUEUE, DEPLOYMENT]))
+)
+
+
 def find_shut(connection: sa.Connection, now: datetime) -> tuple[bool, Shut]:
     """Whether there is any limit for runs, and what is shut by one."""
-    oldest = sa.and_(grants.c.kind == limits.c.kind, grants.c.name == limits.c.name, grants.c.slot == limits.c.taken)
-    query = sa.select(limits, grants.c.at).outerjoin(grants, oldest).where(limits.c.kind.in_([QUEUE, DEPLOYMENT]))
-    rows = connection.execute(query).all()
+    rows = connection.execute(_OF_RUNS).all()
     if not rows:
         return False, Shut()
     counts: dict[str, dict[str, int]] = {QUEUE: {}, DEPLOYMENT: {}}

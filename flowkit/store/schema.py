@@ -29,7 +29,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    bindparam,
+    literal_column,
     text,
 )
 
@@ -345,7 +345,7 @@ days = Table(
 
 def is_in(state: State, of: FromClause = runs) -> ColumnElement[bool]:
     """That a run is in this state; as part of the text, since an index of such runs is not considered for a value."""
-    return of.c.state == bindparam(None, state.value, literal_execute=True)
+    return of.c.state == literal_column(f"'{state.value}'")
 
 
 events = Table(
