@@ -34,6 +34,9 @@ WARM = "numpy,pandas"
 #: Set by the worker for its kernels: the folder with ``run.json`` and the event log.
 RUN_FOLDER = "FLOWKIT_RUN_FOLDER"
 
+#: A setting of the worker that its kernels get too, as they are who connects.
+HTTP_ALLOW = "FLOWKIT_HTTP_ALLOW"
+
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
@@ -96,6 +99,8 @@ class Config:
         FLOWKIT_WARM           modules that kernels have imported before a run needs one, as in "pandas,pyarrow"; "off":
                                kernels are started when they are needed; numpy,pandas
         FLOWKIT_KERNEL_ENV     variables of the worker that kernels get too, as in "DATABASE_URL,AWS_*"; none
+        FLOWKIT_HTTP_ALLOW     what HTTP nodes of a worker may connect to that is not public, as in
+                               "crm.internal,10.1.0.0/16,localhost:8080"; "*": everything; none
         """
         env = os.environ if env is None else env
         home = Path(env.get("FLOWKIT_HOME") or Path.home() / ".flowkit").expanduser().absolute()
@@ -145,7 +150,20 @@ def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -
         usual = _matches(name, KERNEL_VARIABLES) and not _matches(name, _SECRET)
         return (usual or _matches(name, named)) and not _matches(name, _NEVER)
 
-    return {name: value for name, value in env.items() if given(name)} | {RUN_FOLDER: str(run_folder)}
+    told = {RUN_FOLDER: str(run_folder), HTTP_ALLOW: env.get(HTTP_ALLOW, "")}
+    return {name: value for name, value in env.items() if given(name)} | told
+
+
+def http_allowed(env: Mapping[str, str] | None = None) -> tuple[str, ...] | None:
+    """FLOWKIT_HTTP_ALLOW: what HTTP nodes may connect to although it is not public; None: whatever they like.
+
+    A worker tells its kernels, also if it has none. Where nobody has set it, as in an author's notebook, a person has
+    typed the address, on a machine whose network is theirs.
+    """
+    text = (os.environ if env is None else env).get(HTTP_ALLOW)
+    if text is None or text.strip() == "*":
+        return None
+    return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

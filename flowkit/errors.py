@@ -6,6 +6,7 @@
     │   ├── ParameterError    an unknown parameter, or a value of the wrong type
     │   ├── NotebookError     no such notebook, or a file that is not one
     │   ├── ScheduleError     a bad cron expression, interval or zone
+    │   ├── AddressRefused    a node of a worker may not connect there
     │   ├── NotFound          no such run or deployment
     │   └── Conflict          the run or deployment is in a state that does not allow it
     ├── Unavailable           a server, folder or file that should answer does not
@@ -47,6 +48,10 @@ class NotebookError(UsageError):
 
 
 class ScheduleError(UsageError):
+    pass
+
+
+class AddressRefused(UsageError):
     pass
 
 

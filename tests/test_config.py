@@ -64,13 +64,16 @@ def test_a_kernel_is_given_what_programs_need_and_nothing_that_may_be_a_secret(t
         **{"AWS_ACCESS_KEY_ID": "a", "JUPYTER_TOKEN": "t", "CONDA_PASSWORD": "p", "PYTHONSTARTUP": "s", "path": "/"},
     }
 
-    assert kernel_environment(tmp_path, USUAL | secret) == USUAL | {"FLOWKIT_RUN_FOLDER": str(tmp_path)}
+    assert kernel_environment(tmp_path, USUAL | secret) == USUAL | {
+        "FLOWKIT_RUN_FOLDER": str(tmp_path),
+        "FLOWKIT_HTTP_ALLOW": "",
+    }
 
 
 def test_a_kernel_is_given_what_the_setting_names_but_never_the_way_to_the_store(tmp_path: Path) -> None:
     named = {"DATABASE_URL": "d", "AWS_REGION": "r", "AWS_SECRET_ACCESS_KEY": "a", "JUPYTER_TOKEN": "t"}
     others = {"PGPASSWORD": "p", "FLOWKIT_DATABASE_URL": "x", "FLOWKIT_HOME": "h", "REDIS_PASSWORD": "z"}
-    own = {"FLOWKIT_RUN_FOLDER": str(tmp_path)}
+    own = {"FLOWKIT_RUN_FOLDER": str(tmp_path), "FLOWKIT_HTTP_ALLOW": ""}
 
     setting = {"FLOWKIT_KERNEL_ENV": "DATABASE_URL, AWS_*,JUPYTER_TOKEN,"}
     assert kernel_environment(tmp_path, USUAL | named | others | setting) == USUAL | named | own

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +24,7 @@ README = (ROOT / "README.md").read_text()
 DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")]}
 REFERENCE = ROOT / "docs" / "cli.md"
 API = ROOT / "docs" / "api.md"
+NODES = ROOT / "docs" / "nodes.md"
 
 
 def commands(group: click.Group = cli, path: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -148,6 +152,48 @@ def test_the_reference_of_the_api_is_what_it_says_of_itself() -> None:
     assert API.read_text() == generated_api(), "run: make docs"
 
 
+def generated_nodes() -> str:
+    """docs/nodes.md: the families of the node library in the order of their entry points, each function by itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    parts = [
+        "# The node library\n\nPlain functions, for a cell, a flow or the editor's palette; written by `make docs` "
+        'from what `help()` says of them. All of them: `pip install "flowkit[nodes]"`.\n'
+    ]
+    for path in project["entry-points"]["flowkit.nodes"].values():
+        module = importlib.import_module(path)
+        family = path.rpartition(".")[2]
+        needs = f'`pip install "flowkit[{family}]"`. ' if family in project["optional-dependencies"] else ""
+        parts.append(f"\n## {family}\n\n{needs}{_plain(inspect.getdoc(module))}\n")
+        for name in module.__all__:
+            function = getattr(module, name)
+            signature = inspect.signature(function)
+            short = signature.replace(parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()])
+            returned = str(signature.return_annotation).strip("'")
+            first, _, rest = _plain(inspect.getdoc(function)).partition("\n\n")
+            described, *listed = re.split(r"^(Args|Raises):\n", rest, flags=re.M)
+            text = f"### {family}.{name}\n\n`{name}{str(short).partition(' ->')[0]}` gives `{returned}`\n\n{first}\n"
+            text += f"\n{described.strip()}\n" if described.strip() else ""
+            for what, items in zip(listed[::2], listed[1::2], strict=True):
+                text += f"\n| {'argument' if what == 'Args' else 'raises'} | |\n|---|---|\n"
+                for one in re.split(r"\n(?=    \w)", items.rstrip()):
+                    key, _, meaning = " ".join(one.split()).partition(": ")
+                    kind = signature.parameters[key].annotation if what == "Args" else None
+                    told = f"`{key}`" + (f": `{kind}`" if kind else "")
+                    text += f"| {told} | {meaning} |\n".replace(" | None", " \\| None").replace("| None`", "| None`")
+            parts.append(text)
+    return "\n".join(parts)
+
+
+def _plain(doc: str | None) -> str:
+    assert doc, "a node of the library says what it does"
+    return doc.replace("``", "`")
+
+
+def test_the_reference_of_the_nodes_is_what_their_docstrings_say() -> None:
+    assert NODES.read_text() == generated_nodes(), "run: make docs"
+
+
 if __name__ == "__main__":
+    NODES.write_text(generated_nodes())
     REFERENCE.write_text(generated())
     API.write_text(generated_api())

@@ -32,6 +32,8 @@ SHARED = (
 MAY_IMPORT = {
     **dict.fromkeys(SHARED, SHARED),
     "flow": (*SHARED, "flow"),
+    # They run in the kernel, which has no store and no worker; of the flow they know only which node is being called.
+    "nodes": (*SHARED, "flow.current", "nodes.addresses", "nodes.places"),
     # Scripts, for a Python that may have no flowkit: they import each other by path, if at all.
     "kernel": (),
     "store": (*SHARED, "store"),
@@ -120,8 +122,10 @@ OWNERS = {
     "tornado": ("server", "kernel.zygote"),
     "nbconvert": ("server", "jupyter.scheduler"),
     "jupyter_scheduler": ("jupyter.scheduler",),
-    "pandas": ("server",),
-    "fsspec": ("artifacts",),
+    "pandas": ("server", "nodes"),
+    "fsspec": ("artifacts", "nodes.places"),
+    "httpx2": ("nodes.http",),
+    "httpcore2": ("nodes.http",),
     "anywidget": ("flow.widget",),
     "traitlets": ("flow.widget", "kernel.zygote"),
     "IPython": ("flow.widget", "kernel.zygote"),

@@ -1,6 +1,8 @@
-"""The run this kernel executes, as its worker told it."""
+"""What is going on in this kernel: the run, as its worker told it, and the node that is being called."""
 
 from __future__ import annotations
+
+from contextvars import ContextVar
 
 from flowkit.config import Config
 from flowkit.model import CurrentRun
@@ -19,3 +21,33 @@ def current_run() -> CurrentRun | None:
     except FileNotFoundError:
         return None
     return CurrentRun.from_json(text)
+
+
+class Call:
+    """One call of a node, or of an item of a mapped one."""
+
+    __slots__ = ("_told", "name")
+
+    def __init__(self, name: str) -> None:
+        outer = CALLED.get()
+        #: ``late``, ``late[3]``, ``outer/late``
+        self.name: str = name if outer is None else f"{outer.name}/{name}"
+        self._told: dict[str, int] | None = None  # what was done -> how often in this call
+
+    def key(self, what: str) -> str | None:
+        """The same for the same thing done in any attempt of the run and the node; None outside of a worker's run.
+
+        A thing that is done twice in one call has two keys, in the order in which it is done.
+        """
+        run = current_run()
+        if run is None:
+            return None
+        from hashlib import sha256  # late: few nodes need it
+
+        self._told = told = self._told or {}
+        told[what] = told.get(what, 0) + 1
+        return sha256("\0".join((run.key, self.name, what, str(told[what]))).encode()).hexdigest()[:32]
+
+
+#: Set around each call of a node, in whichever thread it runs.
+CALLED: ContextVar[Call | None] = ContextVar("flowkit_called", default=None)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import FlowkitError, explain
+from flowkit.flow.current import CALLED, Call
 from flowkit.flow.progress import Progress, Step
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
     keeping = progress.keeping
     if keeping is not None and (found := _kept(keeping, step, arguments)) is not None:
         return progress.succeed(step, found.value), None, step
+    outer = CALLED.set(Call(step.name))
     try:
         if node.timeout is None:
             value = step.wired.call(**arguments)
@@ -133,6 +135,8 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
         if here and isinstance(error, KeyboardInterrupt):
             raise
         return *_failed(progress, step, error), step
+    finally:
+        CALLED.reset(outer)
     if keeping is not None:
         keeping.keep(step, value)
     return _succeeded(progress, step, value), None, step
@@ -304,8 +308,8 @@ def _submit(executor: Executor, step: Step, arguments: Mapping[str, Any], in_pro
     try:
         if in_process:
             context = contextvars.copy_context()
-            return executor.submit(context.run, _call, step.wired.call, arguments, node.timeout)
-        return executor.submit(_call_far_away, step.wired.call, arguments, node.timeout)
+            return executor.submit(context.run, _call, step.name, step.wired.call, arguments, node.timeout)
+        return executor.submit(_call_far_away, step.name, step.wired.call, arguments, node.timeout)
     except Exception as error:  # a pool that broke: every node on it fails with the reason
         from concurrent.futures import Future
 
@@ -314,13 +318,17 @@ def _submit(executor: Executor, step: Step, arguments: Mapping[str, Any], in_pro
         return future
 
 
-def _call(function: Callable[..., Any], arguments: Mapping[str, Any], timeout: float | None) -> Any:
-    return function(**arguments) if timeout is None else within(timeout, function, arguments)
-
-
-def _call_far_away(function: Callable[..., Any], arguments: Mapping[str, Any], timeout: float | None) -> Any:
+def _call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any], timeout: float | None) -> Any:
+    outer = CALLED.set(Call(name))
     try:
-        return _call(function, arguments, timeout)
+        return function(**arguments) if timeout is None else within(timeout, function, arguments)
+    finally:
+        CALLED.reset(outer)
+
+
+def _call_far_away(name: str, function: Callable[..., Any], arguments: Mapping[str, Any], timeout: float | None) -> Any:
+    try:
+        return _call(name, function, arguments, timeout)
     except Exception as error:
         import pickle
 
