@@ -24,7 +24,7 @@ from flowkit.store import Store
 
 class Application:
     def __init__(self, store: Store, artifacts: Artifacts, actions: Actions, sessions: Sessions, doors: Doors) -> None:
-        self._dashboard = Dashboard(store, artifacts)
+        self._dashboard = Dashboard(store, artifacts, actions)
         metrics = Metrics(store, actions)
         self._feed = Feed(store, metrics.count)
         self.api = make_api(store, artifacts, actions, self._feed, lifespan=self._lifespan)

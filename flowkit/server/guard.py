@@ -128,8 +128,10 @@ class Guard:
         if origin is None and scope["type"] == "websocket" and "authorization" not in headers:
             return problem(403, "a browser says where its page is from, and a program shows a token")
         if origin is not None:
-            # No browser opens a socket file: the proxy that does has checked the page, and says so by this name.
-            expected = "localhost" if self._doors.proxy else host
+            # No browser opens a socket file. The proxy that does opens its own websocket, by this name, once it has
+            # checked the page; all else it hands on as the browser said it.
+            opened = self._doors.proxy is not None and scope["type"] == "websocket"
+            expected = "localhost" if opened else host
             if urlsplit(origin).netloc.lower() != expected.lower():
                 return problem(403, f"a page of {origin} may not do that here")
         return None
@@ -151,6 +153,8 @@ class Guard:
             if method not in SAFE:
                 await self._record(scope, identity, 403)
             return problem(403, f"{identity.name} is a {identity.role}; this takes an {role}"[:300])
+        if not programs and method not in SAFE and "origin" not in headers:
+            return problem(403, "a browser says where its page is from; a program shows a token to the API")
         scope.setdefault("state", {})["identity"] = identity
         return None
 
@@ -251,7 +255,8 @@ class Guard:
                 await self._record(scope, identity, status)
 
     async def _record(self, scope: Scope, identity: Identity, status: int) -> None:
-        what = f"{scope['method']} {scope['path']}"[:500]
+        about = scope.get("state", {}).get("about")  # of what was done, where the path does not say it
+        what = f"{scope['method']} {scope['path']}{f' {about}' if about else ''}"[:500]
         who, role, address = identity.name, identity.role, _address(scope)
         await self._note(Act(at=now(), who=who, role=role, what=what, status=status, address=address))
 
@@ -350,7 +355,9 @@ def _login_page(query: str, *, wrong: bool = False) -> Response:
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     )
-    return HTMLResponse(page, 401, headers={"Content-Security-Policy": policy})
+    # Without a referrer a browser would not say either where the form it sends is from.
+    headers = {"Content-Security-Policy": policy, "Referrer-Policy": "same-origin"}
+    return HTMLResponse(page, 401, headers=headers)
 
 
 _LOGIN = """<!doctype html>

@@ -39,6 +39,7 @@ def dashboard(lab: Lab, context: BrowserContext) -> FrameLocator:
 
 
 def test_the_tile_opens_the_dashboard_live_with_its_notebooks(lab: Lab, dashboard: FrameLocator) -> None:
+    dashboard.get_by_role("link", name="Runs", exact=True).click()
     dashboard.locator("tr", has_text="seen.ipynb").first.click()
     dashboard.get_by_role("tab", name="Notebook").click()
     notebook = dashboard.frame_locator("iframe[title='Executed notebook']")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,9 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from flowkit.artifacts import Artifacts
 from flowkit.events import Event
-from flowkit.model import Cause, Run, State, now
+from flowkit.model import Cause, Role, Run, State, now
 from flowkit.server.dashboard import document
-from flowkit.server.dashboard.reading import PAGE
+from flowkit.server.dashboard.runs import PAGE
 from flowkit.store import Store
 from tests.server.conftest import Dashboard
 from tests.server.mix import SNAPSHOT, begin, code, deploy, end, fill, prints, said, save, shows, steps, submit
@@ -114,7 +115,7 @@ def test_an_empty_store_teaches_the_next_command(page: Page, empty: Dashboard) -
 
 
 def test_ctrl_c_ends_it_at_once_and_an_open_page_comes_back_with_the_next_one(page: Page, empty: Dashboard) -> None:
-    page.goto(empty.url)
+    page.goto(f"{empty.url}?page=runs")
     page.locator(".page.ready").wait_for()
     began = time.monotonic()
     assert empty.stop(signal.SIGINT) == (0, "", "")
@@ -168,15 +169,66 @@ def answer(site: Site, path: str, **headers: str) -> tuple[int, bytes, dict[str,
         return response.status, response.read(), {name.lower(): value for name, value in response.getheaders()}
 
 
+# -- the frame --------------------------------------------------------------------------------------------------------
+
+
+def test_pages_are_reached_by_links_keys_and_the_browsers_own_way_back(page: Page, site: Site) -> None:
+    opened(page, site)
+    expect(page.get_by_role("link", name="Now", exact=True)).to_have_attribute("aria-current", "page")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the page")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.get_by_role("link", name="Audit").click()
+    expect(page).to_have_title("Audit · flowkit")
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    expect(page).to_have_url(f"{site.url}?page=runs")
+    page.locator("tbody tr[data-run]").first.wait_for()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    second = page.locator("tbody tr[data-run]").nth(1)
+    expect(second).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(second).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("Next row")
+    page.keyboard.press("Escape")
+    page.go_back()
+    expect(page.locator(".detail")).to_be_hidden()
+    page.go_back()
+    expect(page).to_have_url(f"{site.url}?page=audit")
+    page.go_forward()
+    expect(second).to_be_visible()
+
+
+def test_a_token_that_is_pasted_into_the_login_form_leads_where_the_link_did(browser: Browser, site: Site) -> None:
+    at = now()
+    secret = site.store.create_token("pasted", Role.VIEWER, expires=at + timedelta(days=1), now=at)[1]
+    with closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.goto(f"{site.url}?run={site.named['failed'].id}")
+        page.get_by_label("Or paste a token").fill(secret)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator(".detail h2")).to_have_text("flight_delays")
+        expect(page.locator(".who")).to_have_text("pasted, viewer")
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_shows_the_counts_the_queues_and_the_runs_newest_first(page: Page, site: Site) -> None:
+def test_now_shows_the_counts_and_the_queues_and_leads_to_the_runs(page: Page, site: Site) -> None:
     opened(page, site)
     counts = site.store.counts()
     for state in ("pending", "running", "succeeded", "failed", "cancelled"):
         expect(page.locator(f".chip.{state} b")).to_have_text(str(counts[State(state)]))
     expect(page.locator(".figures").first).to_contain_text("gpu")
+    page.locator(".chip.failed").click()
+    expect(page.locator("tbody tr[data-run]")).to_have_count(counts[State.FAILED])
+
+
+def test_the_runs_are_shown_newest_first(page: Page, site: Site) -> None:
+    opened(page, site, "?page=runs")
     shown = page.locator("tbody tr[data-run]").evaluate_all("rows => rows.map(row => row.dataset.run)")
     assert shown == [run.id for run in site.store.runs(limit=PAGE)]
     failed = row(page, site.named["failed"])
@@ -196,7 +248,7 @@ def test_runs_that_no_worker_will_take_are_warned_about_with_the_remedy(page: Pa
 
 
 def test_runs_are_filtered_by_state_and_deployment_and_the_address_says_so(page: Page, site: Site) -> None:
-    opened(page, site)
+    opened(page, site, "?page=runs")
     page.locator(".chip.failed").click()
     rows = page.locator("tbody tr[data-run]")
     expect(rows).to_have_count(site.store.counts()[State.FAILED])
@@ -216,7 +268,7 @@ def test_runs_are_filtered_by_state_and_deployment_and_the_address_says_so(page:
 
 def test_a_new_run_and_its_end_appear_by_themselves_within_a_second(page: Page, site: Site) -> None:
     deployment = deploy(site.store, "live", queue="live")
-    opened(page, site, "?deployment=live")
+    opened(page, site, "?page=runs&deployment=live")
     run = submit(site.store, deployment)
     expect(row(page, run).locator(".state")).to_have_text("pending", timeout=SOON)
     run = begin(site.store, run)
@@ -230,7 +282,7 @@ def test_news_leave_the_selection_the_place_and_the_notebook_alone(page: Page, s
     deployment = deploy(site.store, "many", queue="many")
     runs = [submit(site.store, deployment) for _ in range(60)]
     opened_run = site.named["succeeded"]
-    opened(page, site, f"?deployment=many&run={opened_run.id}")
+    opened(page, site, f"?page=runs&deployment=many&run={opened_run.id}")
     page.get_by_role("tab", name="Notebook").click()
     frame = page.locator("iframe:not(.coming)")
     expect(frame).to_have_count(1)
@@ -249,7 +301,7 @@ def test_news_leave_the_selection_the_place_and_the_notebook_alone(page: Page, s
 def test_older_runs_are_a_page_away(page: Page, site: Site) -> None:
     deployment = deploy(site.store, "paged", queue="paged")
     runs = [submit(site.store, deployment) for _ in range(PAGE + 30)][::-1]
-    opened(page, site, "?deployment=paged")
+    opened(page, site, "?page=runs&deployment=paged")
     rows = page.locator("tbody tr[data-run]")
     expect(rows).to_have_count(PAGE)
     page.get_by_role("button", name="Older").click()
@@ -262,7 +314,7 @@ def test_older_runs_are_a_page_away(page: Page, site: Site) -> None:
 
 
 def test_a_run_is_chosen_opened_and_closed_by_keyboard(page: Page, site: Site) -> None:
-    opened(page, site, "?deployment=flight_delays")
+    opened(page, site, "?page=runs&deployment=flight_delays")
     runs = site.store.runs(deployment="flight_delays")
     row(page, runs[0]).focus()
     page.keyboard.press("ArrowDown")
@@ -282,7 +334,7 @@ def test_a_run_is_chosen_opened_and_closed_by_keyboard(page: Page, site: Site) -
 
 def test_a_link_opens_a_failed_run_with_its_reason_its_nodes_and_its_notebook(page: Page, site: Site) -> None:
     run = site.named["failed"]
-    opened(page, site, f"?deployment=flight_delays&run={run.id}")
+    opened(page, site, f"?page=runs&deployment=flight_delays&run={run.id}")
     detail = page.locator(".detail")
     expect(detail.locator(".failure")).to_contain_text("The notebook raised an error")
     expect(detail.locator(".failure")).to_contain_text("by_carrier: KeyError: 'carier'")
@@ -389,8 +441,8 @@ def test_a_run_of_ten_thousand_nodes_shows_first_what_failed(page: Page, site: S
 def test_a_link_to_a_run_that_is_gone_says_so(page: Page, site: Site) -> None:
     opened(page, site, "?run=deadbeef")
     expect(page.locator(".detail")).to_contain_text("deadbeef")
-    page.get_by_role("button", name="Close").click()
-    expect(page.locator(".detail")).to_be_hidden()
+    page.get_by_role("link", name="All runs").click()
+    page.locator("tbody tr[data-run]").first.wait_for()
 
 
 # -- nothing from elsewhere, nothing that runs -------------------------------------------------------------------------
@@ -542,7 +594,7 @@ def test_texts_stand_out_from_their_ground(page: Page, site: Site, scheme: Liter
 @pytest.mark.parametrize("width", [1280, 800])
 def test_nothing_is_wider_than_the_window(page: Page, site: Site, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 700})
-    opened(page, site, "?deployment=flight_delays")
+    opened(page, site, "?page=runs&deployment=flight_delays")
     for selector in (".page", ".scroller"):
         assert page.locator(selector).evaluate("element => element.scrollWidth - element.clientWidth") == 0
     row(page, site.named["failed"]).click()

@@ -10,9 +10,11 @@ from starlette.routing import Route
 
 from flowkit.artifacts import Artifacts
 from flowkit.scene import BUNDLE
+from flowkit.server.actions import Actions
+from flowkit.server.dashboard import acts
+from flowkit.server.dashboard.frame import ACTS, page
 from flowkit.server.dashboard.mount import mount
 from flowkit.server.dashboard.notebooks import Notebooks
-from flowkit.server.dashboard.page import page
 from flowkit.server.dashboard.reading import Reader
 from flowkit.store import Store
 
@@ -22,10 +24,14 @@ __all__ = ["Dashboard"]
 class Dashboard:
     """Its routes, in ``app``, and the one reader of the store behind all of its pages."""
 
-    def __init__(self, store: Store, artifacts: Artifacts) -> None:
-        self._reader = Reader(store, artifacts)
+    def __init__(self, store: Store, artifacts: Artifacts, actions: Actions) -> None:
+        self._reader = Reader(store, artifacts, actions)
         self.app: FastAPI = mount(lambda: page(self._reader, store=_in_words(store.shown)))
-        self.app.router.routes[:0] = [*Notebooks(store, artifacts).routes(), Route("/graph.js", _bundle)]
+        self.app.router.routes[:0] = [
+            *Notebooks(store, artifacts).routes(),
+            Route("/graph.js", _bundle),
+            acts.route(actions, ACTS),
+        ]
 
     def close(self) -> None:
         self._reader.close()

@@ -7,6 +7,7 @@ messages that are sent at once, and answers what is not Bokeh's client with a tr
 
 from __future__ import annotations
 
+import html
 import logging
 import secrets
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from flowkit.model import epoch
+from flowkit.server.sessions import Identity
 
 log = logging.getLogger("flowkit.server")
 
@@ -57,6 +59,7 @@ def mount(make_page: Callable[[], Any]) -> FastAPI:
         made = await page.get(request, None)  # never a session that the URL names
         nonce = secrets.token_urlsafe(16)
         body = made.body.replace(b"<script", f'<script nonce="{nonce}"'.encode())
+        body = body.replace(b"</head>", _who(request) + b"</head>", 1)
         return HTMLResponse(body, headers={"Content-Security-Policy": POLICY.format(nonce=nonce)})
 
     async def connect(websocket: WebSocket) -> None:
@@ -66,6 +69,14 @@ def mount(make_page: Callable[[], Any]) -> FastAPI:
     files = [route for route in app.router.routes if isinstance(route, Mount)]
     app.router.routes = [Route("/", get), WebSocketRoute("/ws", connect), *files]
     return app
+
+
+def _who(request: Request) -> bytes:
+    """For the page to show no button that would be refused; it is not believed when something is to be done."""
+    identity: Identity = request.state.identity
+    tags = {"flowkit-who": identity.name, "flowkit-role": identity.role.value}
+    made = "".join(f'<meta name="{name}" content="{html.escape(said)}">' for name, said in tags.items())
+    return made.encode("utf-8", "replace")
 
 
 class Socket(WSHandler):

@@ -1,5 +1,46 @@
 // Small parts: a badge, a duration, a time, an element.
 
+// A table's rows by mouse and keyboard: each has `data-row`, one of them tabindex 0.
+// *open(id)*: it was chosen; *moved(id)*: it has the focus now; *toggle(id)*: x was pressed.
+function walk(body, { open, moved, toggle }) {
+  body.addEventListener("click", (event) => {
+    const row = event.target.closest("tr[data-row]");
+    if (!row || event.target.closest("a, button, input, label") || event.shiftKey || String(getSelection())) return;
+    if (!event.metaKey && !event.ctrlKey) open(row.dataset.row);
+  });
+  body.addEventListener("keydown", (event) => {
+    const row = event.target.closest("tr[data-row]");
+    if (!row || event.ctrlKey || event.metaKey || event.altKey) return;
+    const rows = body.rows;
+    const at = row.sectionRowIndex;
+    const key = { j: "ArrowDown", k: "ArrowUp", " ": "Enter" }[event.key] ?? event.key;
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[key];
+    if (key === "Enter" && event.target === row) open(row.dataset.row);
+    else if (key === "x" && toggle) toggle(row.dataset.row);
+    else if (to !== undefined && rows[to]) {
+      row.tabIndex = -1;
+      rows[to].tabIndex = 0;
+      rows[to].focus();
+      moved?.(rows[to].dataset.row);
+    } else if (to === undefined) return;
+    event.preventDefault();
+  });
+}
+
+// What to do first, where nothing has run yet.
+function teach(empty, deployments) {
+  const code = (text) => h("pre", {}, text);
+  if (deployments?.length) {
+    empty.replaceChildren(h("h2", {}, "No runs yet"), h("p", {}, "The first one comes with the schedule, or now:"),
+      code(`flowkit run ${shell(deployments[0])}`));
+  } else {
+    empty.replaceChildren(h("h2", {}, "Nothing has run yet"),
+      h("p", {}, "Run a notebook once:"), code("flowkit run NOTEBOOK.ipynb"),
+      h("p", {}, "Run it every morning at six:"), code('flowkit deploy NOTEBOOK.ipynb --cron "0 6 * * *"'),
+      h("p", {}, "And let somebody do the work:"), code("flowkit worker"));
+  }
+}
+
 function nodeRow() {
   return h("tr", {}, h("td", { class: "state" }), h("td", { class: "node" }, h("div", { class: "name" }), h("div", { class: "why" })),
     h("td", { class: "lane" }, h("div", { class: "bar" })), h("td", { class: "duration" }));

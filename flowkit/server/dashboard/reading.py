@@ -7,108 +7,61 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from flowkit.artifacts import Artifacts
-from flowkit.changes import Comparison
-from flowkit.errors import NotFound, Unavailable, UsageError
-from flowkit.events import Event, fold
-from flowkit.history import changed
-from flowkit.model import LIVE, Limit, NodeRun, Run, State, Wait, Worker, now
+from flowkit.errors import FlowkitError, Unavailable
+from flowkit.model import now
+from flowkit.server.actions import Actions
 from flowkit.store import Store
 
 log = logging.getLogger("flowkit.server")
 
-#: Runs on one page of the table.
-PAGE = 200
-#: So many runs of a state are counted at each look; of more, the page says that there are more.
-MOST = 10_000
 #: Seconds between two looks at the store: what happens shall be on the screen within one.
 EVERY = 0.5
 #: A store that takes long to answer rests as long again, up to so many seconds. Pages take more silence for an outage.
 SELDOM = 2.0
 #: Seconds that many requests of browsers are gathered before they are answered together.
 GATHER = 0.02
-#: Characters of a run's output that are kept for whoever looks at it: its end.
-TAIL = 64_000
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """One page of the table of runs."""
+class Question(Hashable, Protocol):
+    """What a page shows, or a part of it. Equal ones are read once, for all browsers that ask.
 
-    states: tuple[State, ...] = ()  #: empty for all
-    deployment: str | None = None
-    before: str | None = None  #: id of the run before the first; None for the newest
+    A frozen dataclass. Both methods are called in the reader's thread.
+    """
+
+    def read(self, look: Look, before: Any) -> Any:
+        """The answer, in the store's own dataclasses. *before*: of the look before this; None in the first.
+
+        The same object again says that nothing has changed. A ``FlowkitError`` is told in place of the answer.
+        """
+        ...
+
+    def tell(self, found: Any) -> dict[str, Any]:
+        """The answer as named parts, each JSON (not null) or ``Piecemeal``; a browser is sent those new to it."""
+        ...
+
+
+class Piecemeal(Protocol):
+    """A part of which a browser that has the last one is sent what is new in it."""
+
+    def since(self, before: Any) -> Any:
+        """JSON; None: nothing. *before*: what it has, None at first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a browser looks at."""
+    """What a browser looks at: named questions, each with a number that grows when it turns to another."""
 
-    view: View = View()
-    run: str | None = None  #: id, or the beginning of one
-    graph: bool = False  #: the run's graph is to be seen
-    changes: bool = False  #: what changed since the last success before the run
-    turns: tuple[int, int] = (0, 0)  #: how often it has turned to another page, and to another run
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    counts: dict[State, int]  #: no state's is more than ``MOST``
-    depth: dict[str, int]  #: runs waiting, by queue
-    workers: list[Worker]  #: alive
-    deployments: list[str]  #: names
-    closed: list[Limit]  #: limits that nodes share, after too many failures
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A piece of a run's log."""
-
-    place: int  #: counts from 1 within the attempt, without a gap
-    stream: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A run that somebody looks at: what its newest attempt has recorded so far."""
-
-    run: Run
-    nodes: list[NodeRun] = field(default_factory=list)
-    wait: Wait | None = None  #: why it is not claimed
-    log: list[Output] = field(default_factory=list)  #: its end
-    position: int = 0  #: of the store's events
-    steps: list[Event] = field(default_factory=list)  #: all events but output
-    outputs: int = 0  #: pieces of output so far
-
-    def read(self, store: Store, at: datetime) -> Followed:
-        """As it is now; the same object if nothing has happened."""
-        run = store.run(self.run.id)
-        if run.attempt != self.run.attempt:
-            return Followed(run).read(store, at)
-        # Also after the end: what was recorded right before it comes with the next look.
-        position, events = store.events(run.id, attempt=run.attempt, after=self.position)
-        wait = store.wait(run, now=at)
-        if run == self.run and not events and wait == self.wait:
-            return self
-        steps = self.steps + [event for event in events if event.kind != "output"]
-        said = [event for event in events if event.kind == "output"]
-        pieces = [Output(place, e.name, str(e.data)[-TAIL:]) for place, e in enumerate(said, start=self.outputs + 1)]
-        return Followed(
-            run=run,
-            nodes=fold(steps, ended=run.state.final),
-            wait=wait,
-            log=_tail(self.log + pieces),
-            position=position,
-            steps=steps,
-            outputs=self.outputs + len(pieces),
-        )
+    questions: Mapping[str, tuple[int, Question]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +70,9 @@ class Seen:
 
     at: datetime
     asked: Asked
-    overview: Overview | None = None  #: this and the rest: None if ``problem``
-    runs: list[Run] | None = None
-    more: bool = False  #: there are older runs than these
-    followed: Followed | None = None
-    changes: Comparison | str | None = None  #: since the last success; or why there is nothing to compare
-    missing: str | None = None  #: why the run that was asked for is not there
-    problem: str | None = None  #: why the store does not answer
+    found: Mapping[str, Any] = field(default_factory=dict)  #: by the questions' names; or the error that says why not
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  #: the same as it is told
+    problem: str | None = None  #: why the store does not answer; nothing was found then
 
 
 class Viewer(Protocol):
@@ -134,17 +83,80 @@ class Viewer(Protocol):
     def show(self, seen: Seen) -> None: ...
 
 
+@dataclass(slots=True)
+class _Known:
+    """The answer to a question, and how it is told."""
+
+    found: Any
+    parts: Mapping[str, Any]
+
+
+class Look:
+    """One look at the store: what questions read from."""
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: Artifacts,
+        actions: Actions,
+        at: datetime,
+        before: Mapping[Question, _Known],
+        kept: dict[Hashable, tuple[float, Any]],
+    ) -> None:
+        self.store = store
+        self.artifacts = artifacts
+        self.actions = actions
+        self.at = at
+        self.known: dict[Question, _Known] = {}  #: of this look
+        self._before = before
+        self._kept = kept
+
+    def found(self, question: Question) -> Any:
+        """The answer to another question, which is read once in a look. Raises what that raised."""
+        known = self.known.get(question)
+        if known is None:
+            known = self.known[question] = self._read(question)
+        if isinstance(known.found, FlowkitError):
+            raise known.found
+        return known.found
+
+    def seldom(self, key: Hashable, seconds: float, read: Callable[[], T]) -> T:
+        """The answer of *read*, for so many seconds the same: of what costs too much to be read at each look."""
+        until, value = self._kept.get(key, (0.0, None))
+        if monotonic() >= until:
+            if len(self._kept) > 1_000:
+                self._kept.clear()
+            value = read()
+            self._kept[key] = monotonic() + seconds, value
+        return value  # type: ignore[no-any-return]
+
+    def _read(self, question: Question) -> _Known:
+        before = self._before.get(question)
+        last = None if before is None or isinstance(before.found, FlowkitError) else before.found
+        try:
+            found = question.read(self, last)
+        except Unavailable:
+            raise
+        except FlowkitError as error:
+            return _Known(error, {"missing": str(error)})
+        if before is not None and found is before.found:
+            return before
+        return _Known(found, question.tell(found))
+
+
 class Reader:
     """Looks at the store in a thread of its own while there is a viewer."""
 
-    def __init__(self, store: Store, artifacts: Artifacts, *, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self, store: Store, artifacts: Artifacts, actions: Actions, *, clock: Callable[[], datetime] = now
+    ) -> None:
         self._store = store
         self._artifacts = artifacts
+        self._actions = actions
         self._clock = clock
         self._viewers: list[Viewer] = []
-        self._followed: dict[str, Followed | NotFound] = {}
-        self._before: dict[str, Run] = {}
-        self._changes: dict[str, tuple[Run, Comparison | str]] = {}
+        self._known: dict[Question, _Known] = {}
+        self._kept: dict[Hashable, tuple[float, Any]] = {}
         self._woken = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="flowkit-reader", daemon=True)
@@ -180,84 +192,25 @@ class Reader:
                 took = monotonic() - began
 
     def _look(self, viewers: Sequence[Viewer]) -> None:
-        at = self._clock()
+        look = Look(self._store, self._artifacts, self._actions, self._clock(), self._known, self._kept)
         # Read once: a viewer may turn elsewhere meanwhile, and is answered what it asked when this look began.
         asked = [(viewer, viewer.asked) for viewer in viewers]
+        broken: dict[Question, str] = {}
         try:
-            overview = self._overview(at)
-            pages = {view: self._page(view) for view in {question.view for _, question in asked}}
-            self._follow({question.run for _, question in asked if question.run}, at)
-        except Exception as error:  # whatever it is, the next time may be better; the page must not stand still
-            if not isinstance(error, Unavailable):
-                log.exception("the dashboard could not read the store")
-            for viewer, question in asked:
-                self._tell(viewer, Seen(at, question, problem=str(error)))
+            for question in dict.fromkeys(one for _, what in asked for _, one in what.questions.values()):
+                _read(look, question, broken)
+        except Unavailable as error:  # the next time may be better; the page must not stand still
+            for viewer, what in asked:
+                self._tell(viewer, Seen(look.at, what, problem=str(error)))
             return
-        for viewer, question in asked:
-            runs = pages[question.view]
-            seen = Seen(at, question, overview, runs[:PAGE], more=len(runs) > PAGE)
-            followed = self._followed[question.run] if question.run else None
-            if isinstance(followed, NotFound):
-                self._tell(viewer, replace(seen, missing=str(followed)))
-            else:
-                changes = self._compared(followed.run) if followed and question.changes else None
-                self._tell(viewer, replace(seen, followed=followed, changes=changes))
-
-    def _overview(self, at: datetime) -> Overview:
-        store = self._store
-        workers, closed = store.workers(since=at - LIVE), [limit for limit in store.limits() if limit.closed]
-        return Overview(store.counts(most=MOST), store.depth(at), workers, store.deployment_names(), closed)
-
-    def _page(self, view: View) -> list[Run]:
-        """One more than a page holds, if there are more."""
-        return self._store.runs(
-            limit=PAGE + 1,
-            before=self._run_before(view.before),
-            deployment=view.deployment,
-            states=view.states,
-        )
-
-    def _run_before(self, id: str | None) -> Run | None:
-        """Only its place counts, which never changes. A run pruned meanwhile: the newest page."""
-        if id is None:
-            return None
-        if id not in self._before:
-            if len(self._before) > 1_000:
-                self._before.clear()
-            try:
-                self._before[id] = self._store.run(id)
-            except NotFound:
-                return None
-        return self._before[id]
-
-    def _follow(self, ids: set[str], at: datetime) -> None:
-        """*ids* as people give them: whole, or the beginning of one."""
-        for gone in self._followed.keys() - ids:
-            del self._followed[gone]
-        for id in ids:
-            known = self._followed.get(id)
-            try:
-                followed = known if isinstance(known, Followed) else Followed(self._store.run(id))
-                self._followed[id] = followed.read(self._store, at)
-            except NotFound as error:
-                self._followed[id] = error
-
-    def _compared(self, run: Run) -> Comparison | str | None:
-        """Once for each run that has ended: neither it nor what came before it changes any more."""
-        if not run.state.final:
-            return "It has not ended yet."
-        known = self._changes.get(run.id)
-        if known is None or known[0] != run:
-            if len(self._changes) > 100:
-                self._changes.clear()
-            try:
-                found: Comparison | str = changed(self._store, self._artifacts, run)
-            except (NotFound, UsageError) as error:
-                found = str(error)
-            except Unavailable as error:  # the next look may be luckier
-                return str(error)
-            known = self._changes[run.id] = run, found
-        return known[1]
+        self._known = look.known
+        for viewer, what in asked:
+            wanted = {name: question for name, (_, question) in what.questions.items()}
+            problem = next((broken[question] for question in wanted.values() if question in broken), None)
+            known = {name: look.known[question] for name, question in wanted.items() if question in look.known}
+            found = {name: one.found for name, one in known.items()}
+            parts = {name: one.parts for name, one in known.items()}
+            self._tell(viewer, Seen(look.at, what, found, parts, problem))
 
     def _tell(self, viewer: Viewer, seen: Seen) -> None:
         try:
@@ -267,10 +220,13 @@ class Reader:
             self.remove(viewer)
 
 
-def _tail(log: list[Output]) -> list[Output]:
-    room = TAIL
-    for kept, piece in enumerate(reversed(log)):
-        room -= len(piece.text)
-        if room < 0:
-            return log[len(log) - kept :]
-    return log
+def _read(look: Look, question: Question, broken: dict[Question, str]) -> None:
+    try:
+        look.found(question)
+    except Unavailable:
+        raise
+    except FlowkitError:
+        pass  # that is an answer
+    except Exception as error:  # one page's fault is not the others'
+        log.exception("the dashboard could not read %s", question)
+        broken[question] = f"{type(error).__name__}: {error}"

@@ -1,12 +1,58 @@
-// One run, beside the table.
+// The page of one run.
+class RunPage {
+  constructor(frame) {
+    this.frame = frame;
+    this.detail = new Detail(frame, {});
+    this.root = h("div", { class: "run-page" }, this.detail.root);
+  }
+
+  open(query) {
+    this.detail.open(query.get("run") || "-");
+  }
+
+  ask() {
+    return this.detail.ask();
+  }
+
+  draw(told) {
+    this.detail.draw(told);
+  }
+
+  tick() {
+    this.detail.tick();
+  }
+
+  recolour() {
+    this.detail.frameOf(true);
+  }
+}
+
+const TAIL = 64000; // characters of a log that stay on the page
+
+// One run, on a page of its own or beside the table. *close*: what its button does there.
 class Detail {
-  constructor(page) {
-    this.page = page;
+  constructor(frame, { close }) {
+    this.frame = frame;
+    this.close = close;
     this.tab = "nodes";
     this.root = h("section", { class: "detail", "aria-label": "Run", hidden: true });
   }
 
+  ask() {
+    if (!this.run) return {};
+    const question = { run: this.run };
+    return { run: question, ...(["graph", "changes"].includes(this.tab) && { [this.tab]: question }) };
+  }
+
+  draw({ run, graph, changes }) {
+    if (changes?.missing) this.drawChanges({ problem: changes.missing });
+    else if (changes) this.drawChanges(changes.changes);
+    if (run || graph) this.hear({ ...graph, ...run });
+  }
+
   open(run, row) {
+    if (run === this.run) return;
+    this.run = run;
     this.data = row || null;
     this.whole = null; // all facts, not only those of the table
     this.nodes = null;
@@ -22,7 +68,6 @@ class Detail {
   }
 
   build() {
-    const page = this.page;
     this.title = h("h2", {});
     this.sub = h("p", { class: "sub" });
     this.error = h("div", { class: "failure", hidden: true });
@@ -54,7 +99,7 @@ class Detail {
       this.show(to);
       this.tabs[to].focus();
     });
-    const close = h("button", { class: "close", type: "button", title: "Close (Esc)", "aria-label": "Close", onclick: () => page.close() }, "✕");
+    const close = this.close ? h("button", { class: "close", type: "button", title: "Close (Esc)", "aria-label": "Close", onclick: () => this.close() }, "✕") : "";
     this.root.replaceChildren(
       h("div", { class: "top" }, h("div", { class: "name" }, this.title, this.sub), close),
       h("div", { class: "about" }, this.error, this.facts, this.usage, this.parameters), tabs, ...Object.values(this.panels));
@@ -63,30 +108,31 @@ class Detail {
 
   show(name, first = false) {
     this.tab = name;
-    if ((name === "graph" || name === "changes") && !first) this.page.ask(); // it is told only while somebody looks at it
+    if ((name === "graph" || name === "changes") && !first) this.frame.ask(); // it is told only while somebody looks at it
     for (const [other, panel] of Object.entries(this.panels)) {
       panel.hidden = other !== name;
       this.tabs[other].setAttribute("aria-selected", String(other === name));
       this.tabs[other].tabIndex = other === name ? 0 : -1;
     }
     if (name === "log") this.log.scrollTop = this.log.scrollHeight;
-    if (name === "notebook") this.frame();
+    if (name === "notebook") this.frameOf();
   }
 
-  hear({ run, nodes, usage, log, missing, graph, standing, changes }) {
+  hear({ run, nodes, usage, log, missing, graph, standing }) {
     if (missing) return this.drawMissing(missing);
+    if (this.missing) this.build();
+    this.missing = null;
     if (graph !== undefined || standing) this.drawGraph(graph, standing);
     if (run) {
       this.data = this.whole = run;
       this.drawHead();
       this.drawFacts();
-      this.frame();
+      this.frameOf();
     }
     if (nodes) this.nodes = nodes;
     if (usage) this.drawUsage(usage);
     if (nodes || run) this.drawNodes();
     if (log) this.drawLog(log);
-    if (changes) this.drawChanges(changes);
   }
 
   tick() {
@@ -99,12 +145,14 @@ class Detail {
     if (this.missing === why) return; // again: the button keeps its focus
     this.missing = why;
     this.root.replaceChildren(h("div", { class: "top" }, h("p", { class: "hint" }, why),
-      h("button", { type: "button", onclick: () => this.page.close() }, "Close")));
+      this.close ? h("button", { type: "button", onclick: () => this.close() }, "Close")
+        : this.frame.link("?page=runs", {}, "All runs")));
   }
 
   drawHead() {
     write(this.title, this.data.label);
     this.title.title = this.data.label;
+    if (!this.close) this.frame.entitle(this.data.label);
     this.drawSub();
     this.error.hidden = !this.data.error;
     const again = this.data.state === "pending" || this.data.state === "running";
@@ -120,7 +168,7 @@ class Detail {
 
   drawSub() {
     const { state, cancelling, attempt, attempts } = this.data;
-    const took = duration(this.data, this.page.now());
+    const took = duration(this.data, this.frame.now());
     const tries = attempts > 1 && attempt ? `attempt ${attempt} of at most ${attempts}` : "";
     const parts = [took, tries].filter(Boolean).map((text) => h("span", {}, text));
     const standing = `${state} ${cancelling}`;
@@ -171,7 +219,7 @@ class Detail {
       const why = this.whole.state === "pending" ? "It waits for a worker." : "No node has started.";
       return this.nodesBody.replaceChildren(h("p", { class: "hint" }, why));
     }
-    const now = this.page.now();
+    const now = this.frame.now();
     const from = Math.min(...shown.map((node) => node.started ?? Infinity));
     const to = Math.max(from + 0.001, ...shown.map((node) => node.finished ?? (node.started ? now : -Infinity)));
     // Rows stay where they are and only their values change, so that nothing under the pointer moves.
@@ -188,7 +236,7 @@ class Detail {
     const rest = [["The same", same], ["Not known", unknown]].filter(([, names]) => names.length);
     this.changesBody.replaceChildren(
       h("p", { class: "hint" }, "Since run ",
-        h("a", { href: `?run=${since.id}`, onclick: (event) => { event.preventDefault(); this.page.select(since.id); } }, since.id.slice(0, 8)),
+        this.frame.link(`?run=${since.id}`, {}, since.id.slice(0, 8)),
         `, which succeeded ${when(since.finished, true)}. What most likely broke it comes first.`),
       changes.length ? h("ol", {}, ...changes.map(change)) : h("p", { class: "hint" }, "Nothing that is known differs."),
       unshown ? h("p", { class: "hint" }, `and ${count(unshown)} more: flowkit diff ${this.data.id.slice(0, 8)}`) : "",
@@ -229,7 +277,7 @@ class Detail {
   }
 
   // The notebook, in a frame where nothing runs. A new one is shown when it is there, not before.
-  frame(anew = false) {
+  frameOf(anew = false) {
     if (this.tab !== "notebook" || !this.whole) return;
     const { id, attempt, state, finished } = this.whole;
     const wanted = `${id}/${attempt}/${finished || ""}`;
@@ -239,7 +287,7 @@ class Detail {
       this.frames.replaceChildren();
       return this.notebookBar.replaceChildren("It waits for a worker; there is no notebook yet.");
     }
-    const theme = this.page.theme === "auto" ? "" : `?theme=${this.page.theme}`;
+    const theme = this.frame.theme === "auto" ? "" : `?theme=${this.frame.theme}`;
     const address = `notebook/${id}/${attempt}`;
     const frame = h("iframe", {
       class: "coming", title: "Executed notebook", sandbox: "allow-popups allow-popups-to-escape-sandbox",
@@ -250,7 +298,7 @@ class Detail {
       for (const other of [...this.frames.children]) if (other !== frame) other.remove();
     });
     this.frames.append(frame);
-    const reload = h("button", { type: "button", onclick: () => this.frame(true) }, "Reload");
+    const reload = h("button", { type: "button", onclick: () => this.frameOf(true) }, "Reload");
     this.notebookBar.replaceChildren(
       state === "running" ? h("span", {}, "As far as it was saved. ") : "", state === "running" ? reload : "",
       h("a", { href: `${address}${theme}#failed`, target: "_blank", rel: "noopener" }, "Open in a tab"),
