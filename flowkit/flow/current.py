@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from flowkit.config import Config
 from flowkit.model import CurrentRun
+
+if TYPE_CHECKING:
+    from flowkit.flow.lines import Lines
+    from flowkit.flow.progress import Step
 
 #: In the run folder, written by the worker before the kernel starts.
 FILE = "run.json"
@@ -26,12 +31,13 @@ def current_run() -> CurrentRun | None:
 class Call:
     """One call of a node, or of an item of a mapped one."""
 
-    __slots__ = ("_told", "name")
+    __slots__ = ("_told", "heard", "name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, heard: tuple[Lines, Step] | None = None) -> None:
         outer = CALLED.get()
         #: ``late``, ``late[3]``, ``outer/late``
         self.name: str = name if outer is None else f"{outer.name}/{name}"
+        self.heard = heard  #: who keeps what it writes, and as whose
         self._told: dict[str, int] | None = None  # what was done -> how often in this call
 
     def key(self, what: str) -> str | None:

@@ -1,4 +1,4 @@
-"""All there is to say about one node to whoever clicks it: code, inputs, result, failures. Text only."""
+"""All there is to say about one node to whoever clicks it: code, inputs, result, lines, failures. Text only."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def detail(graph: Graph, outcome: Outcome | None, name: str) -> dict[str, Any]:
         told["error"] = f"node {cause!r} failed: {outcome.reasons.get(cause, '')}"[:_TRACE]
     if node.name in outcome.counts:
         told |= _items(node, outcome)
+    if outcome.lines is not None and (lines := outcome.lines.of(node.name)):
+        told["lines"] = lines
     return told
 
 

@@ -11,9 +11,6 @@ from flowkit.flow.palette import Palette
 if TYPE_CHECKING:
     from flowkit.flow.flow import Flow
 
-#: Nodes up to which a flow can be edited in the browser, where each is an element then.
-MOST = 300
-
 
 def offered(flow: Flow) -> dict[str, Any]:
     """What there is to build of, and the draft of the flow as it is now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -11,6 +12,7 @@ from flowkit.flow import code, draw, node, ports, rerun, runner, widget
 from flowkit.flow.checkpoint import keeping
 from flowkit.flow.graph import Graph
 from flowkit.flow.limits import Gate
+from flowkit.flow.lines import Lines, heard
 from flowkit.flow.log import log_of_current_run
 from flowkit.flow.node import Node
 from flowkit.flow.outcome import Outcome
@@ -222,7 +224,7 @@ class Flow:
         """
         _check_options("run", executor, threads)
         values = self.graph.check(parameters)
-        return self._run(Outcome(self.name, self.graph, parameters, values), executor, threads)
+        return self._run(self._begun(parameters, values), executor, threads)
 
     def rerun(
         self, /, *names: str, executor: Executor | None = None, threads: int | None = None, **parameters: Any
@@ -245,7 +247,7 @@ class Flow:
             due = rerun.stale(graph, last, given)
         if last is not None and not due:
             return last
-        outcome = Outcome(self.name, graph, given, values)
+        outcome = self._begun(given, values)
         rerun.continued(last, graph, rerun.with_readers(graph, due), outcome)
         return self._run(outcome, executor, threads, afresh=named)
 
@@ -264,6 +266,12 @@ class Flow:
         before = self.outcome.given if self.outcome else {}
         return {name: value for name, value in before.items() if name in self.graph.parameters} | dict(parameters)
 
+    def _begun(self, given: Mapping[str, Any], values: Mapping[str, Any]) -> Outcome:
+        outcome = Outcome(self.name, self.graph, given, values)
+        if self._view or widget.possible():
+            outcome.lines = Lines()
+        return outcome
+
     def _run(
         self,
         outcome: Outcome,
@@ -281,12 +289,13 @@ class Flow:
         progress = Progress(outcome, values, log, keeping(outcome, values, afresh=afresh), gate)
         ended = self._view.follow(self.graph, outcome, progress.cancel) if self._view else lambda: None
         try:
-            if executor is not None:
-                runner.run_on(progress, executor)
-            elif threads == 1:
-                runner.run_here(progress)
-            else:
-                runner.run_in_threads(progress, threads, f"flow {self.name}")
+            with heard() if outcome.lines is not None else nullcontext():
+                if executor is not None:
+                    runner.run_on(progress, executor)
+                elif threads == 1:
+                    runner.run_here(progress)
+                else:
+                    runner.run_in_threads(progress, threads, f"flow {self.name}")
             if not progress.done():
                 raise FlowCancelled("cancelled on the graph; what had ended by then is in flow.outcome", outcome)
         except BaseException:

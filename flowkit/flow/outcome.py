@@ -8,6 +8,7 @@ from typing import Any
 from flowkit.errors import FlowkitError, did_you_mean
 from flowkit.events import Event, fold
 from flowkit.flow.graph import Graph
+from flowkit.flow.lines import Lines
 from flowkit.flow.node import Node
 from flowkit.flow.work import Work
 from flowkit.model import NodeRun, State, epoch
@@ -49,6 +50,7 @@ class Outcome(Mapping[str, Any]):
         self.notes: dict[str, dict[str, Any]] = {}
         self.counts: dict[str, tuple[int, int]] = {}  #: mapped node -> items that have ended, all items
         self.again: dict[str, float] = {}  #: node or item that failed -> when its next attempt starts
+        self.lines: Lines | None = None  #: what nodes wrote; None where nobody can look at one
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -102,6 +104,8 @@ class Outcome(Mapping[str, Any]):
         self.records = [record for record in earlier.records if _owner(record[1]) in kept]
         self.notes = {name: note for name, note in earlier.notes.items() if _owner(name) in kept}
         self.counts = {name: count for name, count in earlier.counts.items() if name in kept}
+        if self.lines is not None and earlier.lines is not None:
+            self.lines.take(earlier.lines, kept)
 
     def critical_path(self) -> list[str]:
         """The nodes that the end waited for: the last to end, before it the last to end of those it reads, and so on.

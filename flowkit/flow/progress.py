@@ -78,6 +78,7 @@ class Progress:
         self._lock = threading.Lock()
         self._log = log
         self.keeping = keeping  #: where results may be found instead of computed; None: nowhere
+        self.lines = outcome.lines
         self._gate = gate
         self.stopped = False
         self.cancelled = threading.Event()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     from flowkit.flow.checkpoint import Found, Keeping
+    from flowkit.flow.lines import Lines
 
 
 def run_here(progress: Progress) -> None:
@@ -83,7 +84,7 @@ def run_on(progress: Progress, executor: Executor) -> None:
                 if progress.keeping is not None and (found := _kept(progress.keeping, step, arguments)) is not None:
                     ready.extendleft(reversed(progress.succeed(step, found.value)))
                     continue
-                flying[step] = future = _submit(executor, step, arguments, in_process)
+                flying[step] = future = _submit(progress, executor, step, arguments, in_process)
                 future.add_done_callback(lambda future, step=step: arrived.put((step, future)))  # type: ignore[misc]
             if progress.done():
                 break
@@ -125,7 +126,7 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
     keeping = progress.keeping
     if keeping is not None and (found := _kept(keeping, step, arguments)) is not None:
         return progress.succeed(step, found.value), None, step
-    outer = CALLED.set(Call(step.name))
+    outer = CALLED.set(Call(step.name, (progress.lines, step) if progress.lines else None))
     try:
         if node.timeout is None:
             value = step.wired.call(**arguments)
@@ -303,12 +304,15 @@ def _shares_this_process(executor: Executor) -> bool:
     return isinstance(executor, ThreadPoolExecutor)
 
 
-def _submit(executor: Executor, step: Step, arguments: Mapping[str, Any], in_process: bool) -> Future[Any]:
+def _submit(
+    progress: Progress, executor: Executor, step: Step, arguments: Mapping[str, Any], in_process: bool
+) -> Future[Any]:
     node = step.wired.node
     try:
         if in_process:
             context = contextvars.copy_context()
-            return executor.submit(context.run, _call, step.name, step.wired.call, arguments, node.timeout)
+            heard = (progress.lines, step) if progress.lines else None
+            return executor.submit(context.run, _call, step.name, step.wired.call, arguments, node.timeout, heard)
         return executor.submit(_call_far_away, step.name, step.wired.call, arguments, node.timeout)
     except Exception as error:  # a pool that broke: every node on it fails with the reason
         from concurrent.futures import Future
@@ -318,8 +322,14 @@ def _submit(executor: Executor, step: Step, arguments: Mapping[str, Any], in_pro
         return future
 
 
-def _call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any], timeout: float | None) -> Any:
-    outer = CALLED.set(Call(name))
+def _call(
+    name: str,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    timeout: float | None,
+    heard: tuple[Lines, Step] | None = None,
+) -> Any:
+    outer = CALLED.set(Call(name, heard))
     try:
         return function(**arguments) if timeout is None else within(timeout, function, arguments)
     finally:

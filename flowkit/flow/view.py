@@ -40,6 +40,7 @@ class View:
         if kernel := widget.kernel():
             kernel.shell.events.register("post_run_cell", self._after_cell)
         self._widget.observe(self._looked, "visible")
+        self._notebook = widget.notebook()
         self._lock = threading.Lock()  # the run's thread and the one that displays both tell
         self._shown: Graph | None = None
         self._stale: tuple[Graph, Outcome, list[int]] | None = None
@@ -64,7 +65,7 @@ class View:
         return view
 
     def follow(self, graph: Graph, outcome: Outcome, cancel: Callable[[], None]) -> Callable[[], None]:
-        """Tell of this run from now on; call what is returned at its end, of which the thread then tells by itself."""
+        """Tell of this run from now on; call what is returned at its end, of which the thread tells."""
         self._cancel = cancel
         done = threading.Event()
 
@@ -77,8 +78,15 @@ class View:
 
         # In a copy of the context: what it sends belongs to the cell that runs the flow.
         run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(work,), daemon=True, name=f"graph of {self._flow.name}").start()
-        return done.set
+        thread = threading.Thread(target=run, args=(work,), daemon=True, name=f"graph of {self._flow.name}")
+        thread.start()
+
+        def end() -> None:
+            done.set()
+            if len(graph.nodes) <= ALL:  # a moment: what executes a notebook hears of a cell until it ends
+                thread.join(1.0)
+
+        return end
 
     def _tell(self, graph: Graph, outcome: Outcome | None, account: sheet.Account | None = None) -> None:
         shown = self._widget
@@ -96,7 +104,7 @@ class View:
                 # Read first and told last: whoever hears of the end knows the rest.
                 run = account.run() | {"stale": self._out_of_date(graph, outcome)}
                 shown.status, shown.times = account.status(), account.times(visible)
-            run["many"] = len(graph.nodes) > editor.MOST
+            run["notebook"] = self._notebook
             if {**run, "now": 0} != {**shown.run, "now": 0}:
                 shown.run = run
 
@@ -142,6 +150,8 @@ class View:
                 graph = self._shown
                 if graph is not None and question["node"] in graph.names():
                     shown.detail = detail.detail(graph, flow.outcome, str(question["node"]))
+            elif kind == "lines":
+                shown.lines = {"node": question["node"], "lines": self._lines(str(question["node"]))}
             elif kind == "rerun":
                 self._cell.copy().run(self._rerun, question.get("node"))
             elif kind == "offer":
@@ -156,6 +166,10 @@ class View:
         except Exception as error:  # nobody would read a thread's traceback
             text = str(error) if isinstance(error, FlowkitError) else explain(error)
             shown.notice = {"n": question["n"], "text": text}
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        outcome = self._flow.outcome
+        return outcome.lines.of(name) if outcome is not None and outcome.lines is not None else []
 
     def _rerun(self, name: str | None) -> None:
         if not self._again.acquire(blocking=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from flowkit.config import session_notebook
 from flowkit.flow.current import current_run
 from flowkit.scene import BUNDLE
 
@@ -56,6 +57,7 @@ def make(mode: str) -> Any:
         times = Dict().tag(sync=True)
         run = Dict().tag(sync=True)
         detail = Dict().tag(sync=True)
+        lines = Dict().tag(sync=True)
         visible: Any = List().tag(sync=True)
         outbox: Any = List().tag(sync=True)
         ack = Int(0).tag(sync=True)
@@ -65,6 +67,7 @@ def make(mode: str) -> Any:
         judged = Dict().tag(sync=True)
         written = Dict().tag(sync=True)
         story = Dict().tag(sync=True)
+        draft = Dict().tag(sync=True)  # the browser's own: kept here for the next page
 
     widget = FlowGraph(mode=mode)
     answer_at_once(widget.comm)
@@ -86,6 +89,13 @@ def kernel() -> Any:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None)
+
+
+def notebook() -> str:
+    """Where this kernel's notebook is; empty if nothing says so."""
+    one = kernel()
+    named = one.shell.user_ns.get("__vsc_ipynb_file__") if one else None  # VS Code's, which has no session
+    return str(named or session_notebook() or "")
 
 
 def _publish(data: dict[str, Any], id: str | None = None, *, again: bool = False) -> None:

@@ -170,6 +170,17 @@ class Notebook:
     def save(self) -> None:
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
 
+    def restart(self) -> None:
+        """With a new kernel, once it answers."""
+        self.page.evaluate(
+            """async () => {
+                const session = window.jupyterapp.shell.currentWidget.sessionContext;
+                await session.ready;
+                if (!session.session?.kernel) await session.startKernel();
+            }"""
+        )
+        self.connect()
+
     def stop(self) -> None:
         """Its kernel."""
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")

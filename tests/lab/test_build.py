@@ -201,6 +201,76 @@ def test_the_keyboard_builds_in_the_dark_while_a_cell_is_busy_and_a_flow_runs_ag
     expect(page.get_by_role("menuitem", name="Run what is stale")).to_contain_text("nothing is")
 
 
+def test_a_draft_survives_its_page_and_its_kernel(opened: Open, page: Page):
+    notebook = opened(FUNCTIONS, EMPTY)
+    notebook.run(0)
+    notebook.run(1)
+    page.get_by_role("button", name="build it by mouse").click(timeout=SOON)
+    put(page, "flights", 120, 60)
+    put(page, "late", 420, 60)
+    nodes = page.locator(".fk-board .react-flow__node")
+    expect(nodes).to_have_count(2)
+    notebook.save()
+
+    page.evaluate("() => localStorage.clear()")  # of this page; the kernel has it too
+    notebook = Notebook(page, page.url)
+    page.get_by_role("button", name="Edit draft").click(timeout=SOON)
+    expect(nodes).to_have_count(2, timeout=SOON)
+    put(page, "count", 420, 250)
+    expect(nodes).to_have_count(3)
+
+    notebook.stop()
+    notebook = Notebook(page, page.url)
+    notebook.restart()
+    notebook.run(0)
+    notebook.run(1)
+    page.get_by_role("button", name="Edit draft").click(timeout=SOON)
+    expect(nodes).to_have_count(3, timeout=SOON)
+    page.get_by_role("button", name="Undo").click()  # back to what the notebook has
+    expect(nodes).to_have_count(0)
+    page.get_by_role("button", name="Done").click()
+    expect(page.get_by_role("button", name="Edit", exact=True)).to_be_visible()
+
+
+MANY = """
+flow = fk.Flow("many")
+flow.node(flights)
+for n in range(399):
+    flow.add(late, f"late_{n}", flights=f"late_{n - 20}" if n >= 20 else "flights")
+flow
+"""
+
+
+def test_a_flow_of_more_nodes_than_elements_is_edited_by_mouse(opened: Open, page: Page):
+    notebook = opened(FUNCTIONS, MANY)
+    notebook.run(0)
+    notebook.run(1)
+    page.get_by_role("button", name="Edit").click(timeout=SOON)
+    put(page, "count", 300, 30)  # beside what is there
+    nodes = page.locator(".fk-board .react-flow__node")
+    expect(page.get_by_role("status")).to_contain_text("401 nodes")
+    sheet = page.locator(".fk-board").bounding_box()
+    assert sheet is not None
+    middle = sheet["x"] + sheet["width"] / 2, sheet["y"] + sheet["height"] / 2
+
+    page.mouse.click(*middle)  # where no card is an element
+    form = page.locator(".fk-form h2")
+    expect(form).to_have_text(re.compile(r"late_\d+"))
+    name = form.inner_text()
+    reader = f"late_{int(name.removeprefix('late_')) + 20}"
+    expect(page.get_by_role("group", name=reader, exact=True)).to_be_visible(timeout=SOON)
+    assert nodes.count() < 150
+    page.get_by_role("button", name="Close").click()
+    drag(page, port(page, f"output result of {name}"), port(page, f"input min_delay of {reader}"), drop=False)
+    expect(page.get_by_role("tooltip")).to_have_text("list[int] does not fit int")
+    page.mouse.up()
+    port(page, f"input flights of {reader}").click()
+    page.get_by_role("menuitem", name=re.compile(r"^late_0\b")).click()
+    page.get_by_role("button", name="Write code").click()
+    expect(page.get_by_role("status")).to_contain_text("Written into the cell below", timeout=SOON)
+    assert f'flow.add(late, "{reader}", flights="late_0")' in sources(page)[2]
+
+
 RECORDED = """
 import os, tempfile
 os.environ["FLOWKIT_HOME"] = tempfile.mkdtemp()

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.lab.conftest import SOON, Lab, Notebook
 
-#: `slow` ends when the test makes the file; `wait` says that it has begun.
+#: `slow` ends when the test makes the file NAME.go; of NAME.say it says that it has seen it.
 FLOW = """
 import time
 from pathlib import Path
@@ -26,7 +26,11 @@ def quick(day: str = "monday") -> list[int]:
 
 @flow.node
 def slow(quick: list[int]) -> int:
+    print("<b>begun</b>")
     while not Path("NAME.go").exists():
+        if Path("NAME.say").exists():
+            Path("NAME.say").unlink()
+            print("asked to say something")
         time.sleep(0.02)
     return len(quick)
 
@@ -66,6 +70,11 @@ def test_states_go_by_and_a_node_tells_its_code_while_the_cell_is_busy(opened: t
     detail = page.get_by_role("complementary", name="Node quick")
     expect(detail).to_contain_text('"What is read."', timeout=SOON)
     expect(detail).to_contain_text("list · 3 items")
+    card(page, "slow, running").click()
+    wrote = page.get_by_role("complementary", name="Node slow").locator(".fk-log")
+    expect(wrote).to_have_text("<b>begun</b>\n", timeout=SOON)
+    go.with_suffix(".say").touch()
+    expect(wrote).to_contain_text("asked to say something", timeout=SOON)
     assert notebook.state(2) == "running"
 
     go.touch()

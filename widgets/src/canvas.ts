@@ -1,9 +1,14 @@
 // The whole sheet on one canvas, for flows with more cards than the DOM bears: cards that React Flow has mounted lie
 // exactly over what is drawn here. Also the small map in the corner.
 import { HEAD, PAD, ROW, hue, portY, rows } from "./card";
-import { STATES, type State, type Store } from "./model";
+import { STATES, type Shown, type State } from "./model";
 import { isStale, tally } from "./node";
 import { walk, type Card, type Scene } from "./scene";
+
+export const MOST_IN_DOM = 200; // cards; measured: beyond, each step of a pan takes longer than a frame
+export const SETTLED = 120; // ms after the last movement: mounting during it would make it stutter
+const NEAR = 0.35; // zoom from which cards are mounted over the canvas
+const MOST_MOUNTED = 133;
 
 export interface View {
   x: number;
@@ -44,7 +49,7 @@ export function paints(root: HTMLElement): Paints {
 const LOUD = new Set<State>(["running", "waiting", "failed"]); // states that a card's border tells
 const TEXT_FROM = 0.3; // zoom from which names can be read
 
-export function draw(canvas: HTMLCanvasElement, scene: Scene, store: Store, view: View, colours: Paints, chosen: number): void {
+export function draw(canvas: HTMLCanvasElement, scene: Scene, store: Shown, view: View, colours: Paints, chosen: number): void {
   const { width, height, pen } = prepare(canvas);
   if (!pen) return;
   pen.translate(view.x, view.y);
@@ -106,7 +111,7 @@ function edges(pen: CanvasRenderingContext2D, scene: Scene, zoom: number, colour
   pen.globalAlpha = 1;
 }
 
-function full(pen: CanvasRenderingContext2D, card: Card, scene: Scene, store: Store, colours: Paints, chosen: boolean): void {
+function full(pen: CanvasRenderingContext2D, card: Card, scene: Scene, store: Shown, colours: Paints, chosen: boolean): void {
   const node = store.graph.nodes[card.node];
   const state = node ? store.state(card.node) : "idle";
   pen.beginPath();
@@ -120,10 +125,11 @@ function full(pen: CanvasRenderingContext2D, card: Card, scene: Scene, store: St
   pen.setLineDash([]);
   pen.fillStyle = colours.ink;
   pen.font = "600 13px system-ui, sans-serif";
-  pen.fillText(cut(node?.name ?? card.name, 24), card.x + (node ? 32 : 14), card.y + 20);
+  const marked = node && store.status.length; // none has a state while it is edited
+  pen.fillText(cut(node?.name ?? card.name, 24), card.x + (marked ? 32 : 14), card.y + 20);
   if (node) {
     pen.beginPath();
-    pen.arc(card.x + 18, card.y + 16, 4, 0, 7);
+    if (marked) pen.arc(card.x + 18, card.y + 16, 4, 0, 7);
     pen.fillStyle = pen.strokeStyle = colours.state[state];
     if (state === "idle" || state === "pending") pen.stroke();
     else pen.fill();
@@ -160,7 +166,7 @@ function full(pen: CanvasRenderingContext2D, card: Card, scene: Scene, store: St
 }
 
 /** All cards as dots of their states' colours, and where the window is. */
-export function drawMap(canvas: HTMLCanvasElement, scene: Scene, store: Store, view: View, size: [number, number], colours: Paints): void {
+export function drawMap(canvas: HTMLCanvasElement, scene: Scene, store: Shown, view: View, size: [number, number], colours: Paints): void {
   const { width, height, pen } = prepare(canvas);
   if (!pen) return;
   const { scale, x, y } = mapPlace(scene, width, height);
@@ -183,7 +189,7 @@ export function mapPlace(scene: Scene, width: number, height: number): { scale: 
   return { scale, x: (width - scene.width * scale) / 2, y: (height - scene.height * scale) / 2 };
 }
 
-function mainState(store: Store, nodes: readonly number[]): State {
+function mainState(store: Shown, nodes: readonly number[]): State {
   const counts = tally(store, nodes);
   for (const state of ["failed", "running", "waiting", "cancelled"] as const) if (counts.get(state)) return state;
   return counts.get("succeeded") === nodes.length ? "succeeded" : "idle";
@@ -205,4 +211,26 @@ function prepare(canvas: HTMLCanvasElement): { width: number; height: number; pe
 
 function cut(text: string, most: number): string {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+}
+
+/** The cards, in view or close to it, that are mounted there. */
+export function mountable(scene: Scene, view: View, [width, height]: [number, number]): number[] {
+  const grow = 0.25;
+  const left = (-view.x - grow * width) / view.zoom;
+  const top = (-view.y - grow * height) / view.zoom;
+  const right = (-view.x + (1 + grow) * width) / view.zoom;
+  const bottom = (-view.y + (1 + grow) * height) / view.zoom;
+  const found: number[] = [];
+  scene.cards.forEach((card, at) => {
+    if (card.x < right && card.x + card.width > left && card.y < bottom && card.y + card.height > top) found.push(at);
+  });
+  return found.length <= (view.zoom >= NEAR ? MOST_MOUNTED : 60) ? found : [];
+}
+
+export function under(scene: Scene, view: View, event: MouseEvent, canvas: HTMLCanvasElement): number {
+  const bounds = canvas.getBoundingClientRect();
+  const x = (event.clientX - bounds.left - view.x) / view.zoom;
+  const y = (event.clientY - bounds.top - view.y) / view.zoom;
+  const slack = 4 / view.zoom;
+  return scene.cards.findIndex((card) => x > card.x - slack && x < card.x + card.width + slack && y > card.y - slack && y < card.y + card.height + slack);
 }

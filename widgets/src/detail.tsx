@@ -1,14 +1,14 @@
 // One node, beside the graph: what it is, what it was given, what it gave. All of it is text; nothing is read as markup.
 import { useEffect, useRef } from "react";
 import { hue } from "./card";
-import type { Detail as Found, Preview, Store } from "./model";
+import type { Detail as Found, Line, Preview, Store } from "./model";
 import { STATES } from "./model";
 import { Icon, Mark, useClock, useStore } from "./parts";
 import { colour } from "./node";
 import { told } from "./words";
 
 export function Detail({ store, node, close, go, menu, source }: { store: Store; node: number; close: () => void; go: (name: string) => void; menu?: (element: Element) => void; source?: boolean }) {
-  useStore(store, "detail", "run", `node ${node}`);
+  useStore(store, "detail", "lines", "run", `node ${node}`);
   const one = store.graph.nodes[node];
   const state = store.state(node);
   const times = store.times[node];
@@ -18,6 +18,11 @@ export function Detail({ store, node, close, go, menu, source }: { store: Store;
   useEffect(() => {
     if (live && name) store.ask("open", { node: name });
   }, [store, name, state, live, store.graph]);
+  useEffect(() => {
+    if (!live || !name || state !== "running") return;
+    const timer = setInterval(() => store.ask("lines", { node: name }), 700);
+    return () => clearInterval(timer);
+  }, [store, name, state, live]);
   const title = useRef<HTMLHeadingElement>(null);
   useEffect(() => title.current?.focus({ preventScroll: true }), [node]);
   const code = useRef<HTMLElement>(null);
@@ -26,6 +31,7 @@ export function Detail({ store, node, close, go, menu, source }: { store: Store;
   if (!one) return null;
   const found: Found | undefined = store.details.get(name ?? "");
   const line = told(state, state === "failed" ? { ...times, error: undefined } : times, store.now(), one.retries);
+  const lines = store.lines.get(name ?? "");
   const error = found?.error ?? (state === "failed" || state === "skipped" ? times?.error : undefined);
   return (
     <aside class="fk-detail" aria-label={`Node ${name}`}>
@@ -44,6 +50,7 @@ export function Detail({ store, node, close, go, menu, source }: { store: Store;
         )}
         {found?.doc ? <p class="fk-doc">{found.doc}</p> : one.doc ? <p class="fk-doc">{one.doc}</p> : null}
         {found?.items && <Section title={`Items (${found.items.length})`}><Items items={found.items} /></Section>}
+        {lines && lines.length > 0 && <Section title="Log"><Log lines={lines} mapped={Boolean(one.map)} /></Section>}
         {found?.result && <Section title="Result"><Shown preview={found.result} /></Section>}
         {one.ports.length > 0 && (
           <Section title="Inputs">
@@ -75,6 +82,23 @@ export function Detail({ store, node, close, go, menu, source }: { store: Store;
 
 function Section({ title, more, at, children }: { title: string; more?: string; at?: preact.RefObject<HTMLElement | null>; children?: preact.ComponentChildren }) {
   return <section ref={at}><h3>{title}{more && <span class="fk-where" title={more}>{more}</span>}</h3>{children}</section>;
+}
+
+/** The end of it is in view until somebody scrolls away from there. */
+function Log({ lines, mapped }: { lines: readonly Line[]; mapped: boolean }) {
+  const box = useRef<HTMLPreElement>(null);
+  const away = useRef(false);
+  useEffect(() => { if (!away.current) box.current!.scrollTop = box.current!.scrollHeight; });
+  return (
+    <pre ref={box} class="fk-code fk-log" tabIndex={0} onScroll={() => { const { scrollTop, scrollHeight, clientHeight } = box.current!; away.current = scrollTop + clientHeight < scrollHeight - 8; }}>
+      {lines.map((line, at) => (
+        <>
+          {!mapped && (line.attempt ?? 1) > (lines[at - 1]?.attempt ?? 1) && <i>{`attempt ${line.attempt}`}</i>}
+          <span class={line.error ? "err" : ""}>{line.item !== undefined && <b>{`[${line.item}]`}</b>}{line.text}{"\n"}</span>
+        </>
+      ))}
+    </pre>
+  );
 }
 
 function Items({ items }: { items: string }) {

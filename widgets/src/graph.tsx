@@ -3,11 +3,13 @@ import { BaseEdge, ReactFlow, type Edge as FlowEdge, type Node as FlowNode, Posi
 import { memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 import { flushSync } from "react-dom";
 import { portY } from "./card";
-import { draw, drawMap, mapPlace, paints, type Paints, type View } from "./canvas";
+import { MOST_IN_DOM, SETTLED, draw, drawMap, mapPlace, mountable, paints, under, type Paints, type View } from "./canvas";
 import { Detail } from "./detail";
 import { groups as grouped } from "./fold";
+import { text } from "./edit/draft";
 import { Editor, placeOf } from "./edit/editor";
 import { Menu, onStage, type Place } from "./edit/menu";
+import { saved } from "./edit/saved";
 import type { Store, Story } from "./model";
 import { GroupCard, NodeCard, summary, tally, type CardData } from "./node";
 import { Icon, Mark, glide, useClock, useStore } from "./parts";
@@ -16,10 +18,6 @@ import { Replay } from "./replay";
 import { Search } from "./search";
 import { clock, count, plural, span } from "./words";
 
-const MOST_IN_DOM = 200; // cards; measured: beyond, each step of a pan takes longer than a frame
-const NEAR = 0.35; // zoom from which cards are mounted over the canvas
-const MOST_MOUNTED = 133;
-const SETTLED = 120; // ms after the last movement: mounting during it would make it stutter
 const MARGIN = 28;
 
 const nodeTypes = { card: NodeCard, group: GroupCard };
@@ -47,6 +45,10 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
   const [editing, setEditing] = useState(false);
   const [menu, setMenu] = useState<{ node: number; at: Place } | null>(null);
   const builds = store.get("mode") === "build" && Boolean(store.run.live); // its kernel answers
+  const waits = useMemo(() => {
+    const draft = builds && !editing ? saved(store) : null;
+    return draft !== null && text(draft.draft) !== draft.seen;
+  }, [builds, editing, graph, store.run.notebook]);
   const sheet = useRef<SheetHandle | null>(null);
   useEffect(() => { if (open >= graph.nodes.length) setOpen(-1); }, [graph]);
 
@@ -102,7 +104,7 @@ export function GraphView({ store, root }: { store: Store; root: HTMLElement }) 
             <Icon name="again" />Run what is stale ({count(stale.length)})
           </button>
         )}
-        {builds && <button type="button" class="fk-button" disabled={Boolean(store.run.many)} title={store.run.many ? "More than 300 nodes are edited in code" : "Build this flow by mouse"} onClick={() => setEditing(true)}><Icon name="edit" />Edit</button>}
+        {builds && <button type="button" class="fk-button" title={waits ? "Go on with the draft that is not written yet" : "Build this flow by mouse"} onClick={() => setEditing(true)}><Icon name="edit" />{waits ? "Edit draft" : "Edit"}</button>}
         <button type="button" class="fk-tool" title="Find a node ( / )" aria-label="Find a node" aria-pressed={searching} onClick={() => setSearching(!searching)}><Icon name="search" /></button>
         {groups.length > 0 && (
           <button type="button" class="fk-tool" title={unfolded.size ? "Fold all groups" : "Show every node"} aria-label={unfolded.size ? "Fold all groups" : "Show every node"}
@@ -270,8 +272,7 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, menu, size }:
     timer.current = window.setTimeout(() => {
       const { scene, big, size } = latest.current;
       if (!big) return;
-      const found = inView(scene, view.current, size);
-      const near = view.current.zoom >= NEAR && found.length <= MOST_MOUNTED ? found : found.length <= 60 ? found : [];
+      const near = mountable(scene, view.current, size);
       setMounted((before) => (before.length === near.length && before.every((one, at) => one === near[at]) ? before : near));
     }, wait);
   }, []);
@@ -300,7 +301,7 @@ function Drawn({ store, root, scene, open, choose, unfold, handle, menu, size }:
   useEffect(() => {
     if (store.graph.nodes.length > MOST_IN_DOM) {
       const cards = big ? mounted : scene.cards.map((_, at) => at);
-      store.show(cards.flatMap((at) => (scene.cards[at] && scene.cards[at]!.node >= 0 ? [scene.cards[at]!.node] : [])));
+      store.put("visible", cards.flatMap((at) => (scene.cards[at] && scene.cards[at]!.node >= 0 ? [scene.cards[at]!.node] : [])));
     }
   }, [store, scene, mounted, big]);
 
@@ -471,25 +472,4 @@ function flowEdge(link: Link, scene: Scene, critical: boolean): FlowEdge<LinkDat
     data: { path: curve(link), title: link.type },
     focusable: false,
   };
-}
-
-function inView(scene: Scene, view: View, [width, height]: [number, number]): number[] {
-  const grow = 0.25;
-  const left = (-view.x - grow * width) / view.zoom;
-  const top = (-view.y - grow * height) / view.zoom;
-  const right = (-view.x + (1 + grow) * width) / view.zoom;
-  const bottom = (-view.y + (1 + grow) * height) / view.zoom;
-  const found: number[] = [];
-  scene.cards.forEach((card, at) => {
-    if (card.x < right && card.x + card.width > left && card.y < bottom && card.y + card.height > top) found.push(at);
-  });
-  return found;
-}
-
-function under(scene: Scene, view: View, event: MouseEvent, canvas: HTMLCanvasElement): number {
-  const bounds = canvas.getBoundingClientRect();
-  const x = (event.clientX - bounds.left - view.x) / view.zoom;
-  const y = (event.clientY - bounds.top - view.y) / view.zoom;
-  const slack = 4 / view.zoom;
-  return scene.cards.findIndex((card) => x > card.x - slack && x < card.x + card.width + slack && y > card.y - slack && y < card.y + card.height + slack);
 }

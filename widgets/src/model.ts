@@ -66,7 +66,7 @@ export interface Run {
   critical?: number[]; // the nodes that the end waited for
   live?: boolean; // somebody answers: details can be asked for, the run can be cancelled
   stale?: number[]; // the nodes that would run again if all were to be up to date
-  many?: boolean; // too many nodes to be edited here
+  notebook?: string; // where it is, if anything says so
 }
 
 export type Preview =
@@ -86,6 +86,15 @@ export interface Detail {
   traceback?: string;
   items?: string; // a digit for the state of each
   failures?: { name: string; error: string }[];
+  lines?: Line[];
+}
+
+/** What a node wrote; flowkit/flow/lines.py. */
+export interface Line {
+  text: string;
+  error?: boolean; // to stderr
+  item?: number; // of a mapped node
+  attempt?: number; // from the second on
 }
 
 export interface Question {
@@ -153,6 +162,9 @@ export interface Story {
 const OTHERS = ["mode", "notice", "offered", "judged", "written", "story"]; // traits that only few read
 const NONE: Graph = { flow: "", nodes: [], edges: [], problems: [] };
 
+/** What is needed of it to draw. */
+export type Shown = Pick<Store, "graph" | "status" | "run" | "state">;
+
 const memory = new WeakMap<Model, object>();
 
 /** The traits as the parts of the picture read them: each hears of its own change only. */
@@ -163,6 +175,7 @@ export class Store {
   run: Run = { state: "idle" };
   /** By node, so that two views of one flow do not take each other's. */
   details = new Map<string, Detail>();
+  lines = new Map<string, Line[]>();
   skew = 0; // the kernel's clock minus ours, s
   still: number | null = null; // the instant that is shown of a recorded run
   /** Bound to change, so that whoever draws all at once knows when. */
@@ -193,8 +206,16 @@ export class Store {
     });
     watch("detail", () => {
       const detail = model.get("detail") as Detail | null;
-      if (detail?.node) this.details.set(detail.node, detail);
+      if (detail?.node) {
+        this.details.set(detail.node, detail);
+        this.lines.set(detail.node, detail.lines ?? []);
+      }
       this.tell("detail");
+    });
+    watch("lines", () => {
+      const wrote = model.get("lines") as { node?: string; lines: Line[] } | null;
+      if (wrote?.node) this.lines.set(wrote.node, wrote.lines);
+      this.tell("lines");
     });
     watch("outbox", () => { // another view of the same flow has asked
       this.outbox = (model.get("outbox") as Question[]) ?? [];
@@ -246,16 +267,16 @@ export class Store {
    */
   ask(kind: string, more: Record<string, unknown> = {}): number {
     const question = { n: ++this.asked, kind, ...more };
-    const still = this.outbox.filter((other) => other.kind !== kind || kind !== "judge"); // of an older draft: nobody asks
+    const still = this.outbox.filter((other) => other.kind !== kind || (kind !== "judge" && kind !== "lines")); // the newest will do
     this.outbox = [...still, question];
     this.model.set("outbox", this.outbox);
     this.model.save_changes();
     return question.n;
   }
 
-  /** Of a large flow, the nodes whose times are worth telling. The last word counts, so no queue. */
-  show(nodes: number[]): void {
-    this.model.set("visible", nodes);
+  /** Of what the last word counts, so no queue: `visible`, of a large flow the nodes whose times are worth telling. */
+  put(name: "visible" | "draft", value: unknown): void {
+    this.model.set(name, value);
     this.model.save_changes();
   }
 

@@ -2,7 +2,7 @@
 import { Handle, Position } from "@xyflow/react";
 import { memo, useEffect, useRef } from "react";
 import { HEAD, PAD, ROW, hue, portY, rows } from "./card";
-import { STATES, type State, type Store } from "./model";
+import { STATES, type State, type Shown, type Store } from "./model";
 import { Mark, useClock, useStore } from "./parts";
 import type { Card } from "./scene";
 import { count, plural, told } from "./words";
@@ -74,7 +74,7 @@ export const NodeCard = memo(function NodeCard({ data, selected }: Props) {
 });
 
 /** Its result is one that a run would not give now; whether there is none, or it failed, its state tells already. */
-export function isStale(store: Store, node: number): boolean {
+export function isStale(store: Shown, node: number): boolean {
   return (store.state(node) === "succeeded" || store.state(node) === "idle") && Boolean(store.run.stale?.includes(node));
 }
 
@@ -110,7 +110,7 @@ export function Shares({ counts, all }: { counts: Map<State, number>; all: numbe
 
 const SHOWN: readonly State[] = ["succeeded", "running", "waiting", "failed", "cancelled", "skipped", "pending", "idle"];
 
-export function tally(store: Store, nodes?: readonly number[]): Map<State, number> {
+export function tally(store: Shown, nodes?: readonly number[]): Map<State, number> {
   const found = new Array<number>(STATES.length).fill(0);
   if (nodes) for (const node of nodes) found[store.status[node] ?? 0]!++;
   else for (let node = 0; node < store.graph.nodes.length; node++) found[store.status[node] ?? 0]!++;

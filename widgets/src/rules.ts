@@ -4,22 +4,26 @@ import type { Edge, Graph } from "./model";
 
 export type Compat = Record<string, Record<string, string>>;
 
-/** Why this edge may not be, or "" if it may. */
-export function refusal(graph: Graph, compat: Compat, edge: Edge): string {
+const into = new WeakMap<Graph, Map<string, Edge>>(); // by node and port that it ends at
+
+/** Why this edge may not be, or "" if it may. *circular* has its other ends, if they are known, that close a circle. */
+export function refusal(graph: Graph, compat: Compat, edge: Edge, circular?: (from: number, to: number) => boolean): string {
   const [from, output, to, port] = edge;
   const given = graph.nodes[from]?.outputs[output];
   const wanted = graph.nodes[to]?.ports[port];
   if (!given || !wanted) return "there is no such port";
-  const others = graph.edges.filter(([, , reader, taken]) => reader !== to || taken !== port); // it would be replaced
   if (from === to) return `would make a circle: ${graph.nodes[to]!.name} would read itself`;
-  if (reaches(others, to, from)) return `would make a circle: ${graph.nodes[from]!.name} waits for ${graph.nodes[to]!.name}`;
+  // The edge that it would replace ends at *to*, so no way from there leads over it.
+  if (circular ? circular(from, to) : reached(graph.edges, to).has(from)) return `would make a circle: ${graph.nodes[from]!.name} waits for ${graph.nodes[to]!.name}`;
   return compat[given.type]?.[wanted.each ? `each ${wanted.type}` : wanted.type] ?? "";
 }
 
 /** What drawing this edge would take away; "" if nothing. */
 export function replaced(graph: Graph, [, , to, port]: Edge): string {
   const wanted = graph.nodes[to]?.ports[port];
-  const edge = graph.edges.find(([, , reader, taken]) => reader === to && taken === port);
+  let ends = into.get(graph);
+  if (!ends) into.set(graph, (ends = new Map(graph.edges.map((one) => [`${one[2]} ${one[3]}`, one]))));
+  const edge = ends.get(`${to} ${port}`);
   if (edge) {
     const giver = graph.nodes[edge[0]]!;
     return `already fed by ${giver.outputs[edge[1]]?.name || giver.name}: dropping replaces it`;
@@ -27,10 +31,11 @@ export function replaced(graph: Graph, [, , to, port]: Edge): string {
   return wanted?.kind === "constant" && wanted.value !== undefined ? `is ${wanted.value}: dropping replaces it` : "";
 }
 
-/** Whether what *start* gives arrives, through whatever nodes, at *end*. */
-export function reaches(edges: readonly Edge[], start: number, end: number): boolean {
+/** The nodes at which what *start* gives arrives, through whatever others; *back*: from which something arrives there. */
+export function reached(edges: readonly Edge[], start: number, back = false): Set<number> {
   const after = new Map<number, number[]>();
-  for (const [from, , to] of edges) {
+  for (const edge of edges) {
+    const [from, to] = back ? [edge[2], edge[0]] : [edge[0], edge[2]];
     const list = after.get(from);
     if (list) list.push(to);
     else after.set(from, [to]);
@@ -38,7 +43,6 @@ export function reaches(edges: readonly Edge[], start: number, end: number): boo
   const seen = new Set<number>([start]);
   const open = [start];
   for (let node = open.pop(); node !== undefined; node = open.pop()) {
-    if (node === end) return true;
     for (const next of after.get(node) ?? []) {
       if (!seen.has(next)) {
         seen.add(next);
@@ -46,5 +50,5 @@ export function reaches(edges: readonly Edge[], start: number, end: number): boo
       }
     }
   }
-  return false;
+  return seen;
 }

@@ -90,8 +90,8 @@ test("every edit is one step back and one forth; a new one forgets what was undo
 });
 
 test("what is added lies on nothing that is there", () => {
-  const there = [{ position: { x: 0, y: 0 }, height: 120 }, { position: { x: 284, y: 0 }, height: 90 }];
+  const there = [{ x: 0, y: 0, height: 120 }, { x: 284, y: 0, height: 90 }];
   const [x, y] = edit.clear([140, 20], there);
-  expect(there.every(({ position, height }) => Math.abs(position.x - x) >= 212 || y >= position.y + height || y + 130 <= position.y)).toBe(true);
+  expect(there.every((one) => Math.abs(one.x - x) >= 212 || y >= one.y + one.height || y + 130 <= one.y)).toBe(true);
   expect(edit.clear([900, 900], there)).toEqual([900, 900]);
 });

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Graph } from "../src/model";
-import { reaches, refusal, replaced } from "../src/rules";
+import { reached, refusal, replaced } from "../src/rules";
 
 const graph: Graph = {
   flow: "f",
@@ -40,8 +40,9 @@ test("no node waits for itself, directly or through others", () => {
   const circle: Graph = { ...graph, nodes: [asking, ...graph.nodes.slice(1)], edges: [[0, 0, 1, 0], [1, 0, 2, 0]] };
   expect(refusal(circle, compat, [2, 0, 0, 0])).toBe("would make a circle: report waits for flights");
   expect(refusal(graph, compat, [1, 0, 1, 1])).toBe("would make a circle: late would read itself");
-  expect(reaches([[0, 0, 1, 0], [1, 0, 2, 0]], 0, 2)).toBe(true);
-  expect(reaches([[0, 0, 1, 0], [1, 0, 2, 0]], 2, 0)).toBe(false);
+  expect([...reached([[0, 0, 1, 0], [1, 0, 2, 0]], 0)]).toEqual([0, 1, 2]);
+  expect([...reached([[0, 0, 1, 0], [1, 0, 2, 0]], 2)]).toEqual([2]);
+  expect([...reached([[0, 0, 1, 0], [1, 0, 2, 0]], 2, true)]).toEqual([2, 1, 0]);
 });
 
 test("a port that is not there is refused", () => {

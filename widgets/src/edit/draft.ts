@@ -185,11 +185,11 @@ export function arrange(draft: Draft, known: Catalog, all = false): Draft {
 }
 
 /** The place nearest to the wanted one at which a new card covers no other. */
-export function clear([x, y]: [number, number], others: readonly { position: { x: number; y: number }; height?: number }[]): [number, number] {
+export function clear([x, y]: [number, number], others: readonly { x: number; y: number; height: number }[]): [number, number] {
   const tried: [number, number][] = [];
   for (let column = -4; column <= 4; column++) for (let row = -8; row <= 8; row++) tried.push([x + column * 80, y + row * 50]);
   tried.sort((one, two) => Math.hypot(one[0] - x, one[1] - y) - Math.hypot(two[0] - x, two[1] - y));
-  return tried.find(([left, top]) => others.every(({ position, height = 0 }) => Math.abs(position.x - left) > WIDTH + 24 || top > position.y + height + 16 || top + NEW < position.y)) ?? [x, y];
+  return tried.find(([left, top]) => others.every((one) => Math.abs(one.x - left) > WIDTH + 24 || top > one.y + one.height + 16 || top + NEW < one.y)) ?? [x, y];
 }
 
 /** What is told of it to the kernel, and whether two are the same. */

@@ -9,6 +9,7 @@ import { Form } from "./form";
 import { History } from "./history";
 import { Menu, type Item, type Place } from "./menu";
 import { Palette } from "./palette";
+import { save, saved } from "./saved";
 
 interface Kept {
   history: History<Draft> | null;
@@ -43,12 +44,20 @@ export function Editor({ store, leave }: { store: Store; leave: () => void }) {
       kept.history = new History(now);
       kept.clean = now;
     };
-    if (!kept.history || (kept.history.now === kept.clean && text !== kept.seen)) take();
-    else if (text !== kept.seen) setMoved(true);
+    if (!kept.history) {
+      const before = saved(store);
+      take();
+      if (before && edit.text(before.draft) !== text) kept.history!.do(edit.arrange(before.draft, known));
+      if (before && before.seen !== text) setMoved(kept.history!.undoable);
+    } else if (text !== kept.seen) {
+      if (kept.history.now === kept.clean) take();
+      else setMoved(true);
+    }
     kept.seen = text;
     redraw();
   }, [offer]);
   const draft = kept.history?.now;
+  useEffect(() => { if (draft) save(store, draft === kept.clean ? null : { draft, seen: kept.seen }); }, [draft, kept.clean, kept.seen]);
   const graph = useMemo(() => (draft ? edit.wire(draft, known) : null), [draft, known]);
   useEffect(() => {
     if (!draft || !offer) return;
