@@ -21,7 +21,7 @@ const options = {
   jsxImportSource: "preact",
   plugins: [styles],
   alias: { react: "preact/compat", "react-dom": "preact/compat", "d3-transition": "./src/d3.ts", "d3-color": "./src/d3.ts" },
-  define: { "process.env.NODE_ENV": '"production"' },
+  define: { "process.env.NODE_ENV": '"production"', "import.meta.env": "true", "import.meta.env.MODE": '"production"' },
   legalComments: "none",
   logLevel: "warning",
 };

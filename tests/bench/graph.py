@@ -1,4 +1,4 @@
-"""What the graph costs: its browser to mount, pan and update it, and the run to be followed.
+"""What the graph costs: its browser to mount, pan and update it and to edit it, and the run to be followed.
 
 ``python -m tests.bench.graph``. Browser figures are processor time of the page's main thread, in headless Chromium
 without a GPU; a busy machine stretches the wall's clock, and these much less.
@@ -6,22 +6,27 @@ without a GPU; a busy machine stretches the wall's clock, and these much less.
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 
 import flowkit as fk
-from flowkit.flow import sheet
+from flowkit.flow import editor, sheet
 from flowkit.scene import BUNDLE
 from tests.bench.nodes import layered
+from tests.lab.conftest import Lab, Notebook
 from tests.server.conftest import QUIET, chromium
 
 COUNTS = (50, 1_000, 10_000)
+EDITED = (50, 300, 1_000, 3_000)
 STEPS = 20
 
 START = """async ([source, graph]) => {
@@ -35,6 +40,11 @@ START = """async ([source, graph]) => {
     };
     const el = document.body.appendChild(document.createElement("div"));
     window.mount = () => { render({ model: window.model, el }); };
+}"""
+BUILD = """offer => {
+    window.model.tell("mode", "build");
+    window.model.tell("run", { state: "idle", live: true });
+    window.model.tell("offered", offer);
 }"""
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 0))))"
 UPDATE = """step => {
@@ -54,9 +64,20 @@ def main() -> None:
                 mount, pan, states = measure(browser, count, unfolded=unfolded)
                 name = f"{count:,}{' unfolded' if unfolded else ' folded' if count > 1_500 else ''}"
                 print(f"  {name:<24}{mount:9.0f}{pan:9.1f}{states:12.1f}")
+        print(
+            f"  {'edited':<24}{'open':>9}{'pan':>9}{'drag':>9}{'change':>9}   ms of the main thread: once, a step, once"
+        )
+        for count in EDITED:
+            opened, pan, dragged, changed = edited(browser, count)
+            print(f"  {count:<24,}{opened:9.0f}{pan:9.1f}{dragged:9.1f}{changed:9.0f}")
+        alone, folded, unfolded = in_jupyterlab(browser)
+        print(f"  a run of 10,000 instant nodes in JupyterLab: {alone:.0f} ms without its graph, with it folded")
+        print(
+            f"  {folded:.0f} ms ({folded / alone - 1:+.1%}), unfolded {unfolded:.0f} ms ({unfolded / alone - 1:+.1%})"
+        )
         browser.close()
     bare, followed = following()
-    print(f"  a run of 10,000 instant nodes: {bare:.0f} ms, followed {followed:.0f} ms ({followed / bare - 1:+.1%})")
+    print(f"  the same without a browser: {bare:.0f} ms, followed {followed:.0f} ms ({followed / bare - 1:+.1%})")
     print(f"load average {os.getloadavg()[0]:.2f}")
 
 
@@ -101,6 +122,128 @@ def measure(browser: Browser, count: int, *, unfolded: bool) -> tuple[float, flo
     updated = spent(session, update) / STEPS
     page.close()
     return mounted, panned, updated
+
+
+def edited(browser: Browser, count: int) -> tuple[float, float, float, float]:
+    """To open the editor, pan it with cards in view, drag a card by its head, and add a node."""
+    page = browser.new_page(viewport={"width": 1200, "height": 700})
+    page.goto("about:blank")
+    page.evaluate(START, [BUNDLE.read_text(), drawn(count)])
+    page.evaluate(BUILD, editor.offered(flow(count)))
+    page.evaluate("() => window.mount()")
+    settle(page)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def start() -> None:
+        page.get_by_role("button", name="Edit").click()
+        page.wait_for_selector(".fk-board")
+        settle(page)
+
+    opened = spent(session, start)
+    sheet = page.locator(".fk-board").bounding_box()
+    assert sheet is not None
+    x, y = sheet["x"] + sheet["width"] / 2, sheet["y"] + sheet["height"] / 2
+    page.mouse.click(x, y)  # on a card, which brings it near
+    settle(page)
+    page.keyboard.press("Escape")
+    settle(page)
+
+    def moves() -> None:
+        for step in range(STEPS):
+            page.mouse.move(x + 6 * (step % 10), y + 4 * (step % 7))
+            page.evaluate(DRAWN)
+
+    x, y = sheet["x"] + 5, sheet["y"] + 5
+    page.mouse.move(x, y)
+    page.mouse.down()
+    panned = spent(session, moves) / STEPS
+    page.mouse.up()
+    settle(page)
+    head = max(
+        (one.bounding_box() for one in page.locator(".fk-board .fk-head").all()), key=lambda box: inside(box, sheet)
+    )
+    x, y = head["x"] + 60, head["y"] + 10
+    page.mouse.move(x, y)
+    page.mouse.down()
+    dragged = spent(session, moves) / STEPS
+    page.mouse.up()
+    settle(page)
+
+    def add() -> None:
+        page.locator(".fk-offer").first.dblclick()
+        settle(page)
+
+    changed = spent(session, add)
+    page.close()
+    return opened, panned, dragged, changed
+
+
+def inside(box: Any, sheet: Any) -> float:
+    """How far from the sheet's edges."""
+    across = min(box["x"] - sheet["x"], sheet["x"] + sheet["width"] - box["x"] - box["width"])
+    return float(min(across, box["y"] - sheet["y"], sheet["y"] + sheet["height"] - box["y"] - box["height"]))
+
+
+IN_A_NOTEBOOK = (
+    """
+import json, statistics, threading, time
+import flowkit as fk
+from tests.bench.nodes import layered
+
+def flow(name):
+    made = fk.Flow(name)
+    def work(a: int = 0, b: int = 0) -> int:
+        return 1
+    for one, reads in layered(10_000).items():
+        made.add(work, one, inputs=dict(zip("ab", reads)))
+    return made
+
+def rounds(count=9):
+    times = {alone: [], shown: []}
+    for flow in [*times] * count:
+        began = time.perf_counter()
+        flow.run(threads=4)
+        times[flow].append((time.perf_counter() - began) * 1000)
+        while any(one.name.startswith("graph of") for one in threading.enumerate()):
+            time.sleep(0.05)
+        time.sleep(0.5)  # what the browser does after the end is not part of the next run
+    print(json.dumps([statistics.median(one) for one in times.values()]))
+
+alone, shown = flow("alone"), flow("shown")
+""",
+    "shown",
+    "rounds()",
+    "rounds()",
+)
+
+
+def in_jupyterlab(browser: Browser) -> tuple[float, float, float]:
+    """Median ms of a run without its graph, with it, and with it unfolded, in turn in a kernel of a real JupyterLab."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(Path(folder))
+        try:
+            lab.write("bench.ipynb", *IN_A_NOTEBOOK)
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(120_000)
+            notebook = Notebook(page, lab.url("bench.ipynb"))
+            notebook.connect()
+            notebook.run(0)
+            notebook.run(1)
+            page.wait_for_selector(".fk-card")
+            notebook.run(2)
+            page.get_by_role("button", name="Show every node").click()
+            notebook.run(3)
+            (alone, folded), (alone_again, unfolded) = (json.loads(printed(notebook, cell)) for cell in (2, 3))
+            page.close()
+            return alone, folded, unfolded * alone / alone_again
+        finally:
+            lab.stop()
+
+
+def printed(notebook: Notebook, cell: int) -> str:
+    script = "cell => window.jupyterapp.shell.currentWidget.content.widgets[cell].model.outputs.toJSON()"
+    return "".join(one["text"] for one in notebook.page.evaluate(script, cell) if one["output_type"] == "stream")
 
 
 def settle(page: Page) -> None:
