@@ -7,6 +7,7 @@
     │   ├── NotebookError     no such notebook, or a file that is not one
     │   ├── ScheduleError     a bad cron expression, interval or zone
     │   ├── AddressRefused    a node of a worker may not connect there
+    │   ├── ExpressionError   a text over columns that cannot be read; the message shows where
     │   ├── NotFound          no such run or deployment
     │   └── Conflict          the run or deployment is in a state that does not allow it
     ├── Unavailable           a server, folder or file that should answer does not
@@ -52,6 +53,10 @@ class ScheduleError(UsageError):
 
 
 class AddressRefused(UsageError):
+    pass
+
+
+class ExpressionError(UsageError):
     pass
 
 

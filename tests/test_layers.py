@@ -33,7 +33,8 @@ MAY_IMPORT = {
     **dict.fromkeys(SHARED, SHARED),
     "flow": (*SHARED, "flow"),
     # They run in the kernel, which has no store and no worker; of the flow they know only which node is being called.
-    "nodes": (*SHARED, "flow.current", "nodes.addresses", "nodes.places"),
+    "nodes": (*SHARED, "flow.current", "nodes.addresses", "nodes.frames", "nodes.places"),
+    "nodes.table": (*SHARED, "flow.schema", "nodes.expressions", "nodes.frames"),
     # Scripts, for a Python that may have no flowkit: they import each other by path, if at all.
     "kernel": (),
     "store": (*SHARED, "store"),
@@ -124,6 +125,8 @@ OWNERS = {
     "jupyter_scheduler": ("jupyter.scheduler",),
     "pandas": ("server", "nodes"),
     "fsspec": ("artifacts", "nodes.places"),
+    "narwhals": ("nodes.table", "nodes.expressions"),
+    "pandera": ("nodes.table",),
     "httpx2": ("nodes.http",),
     "httpcore2": ("nodes.http",),
     "anywidget": ("flow.widget",),
