@@ -55,12 +55,17 @@ class Brief:
     @property
     def took(self) -> float | None:
         """Seconds of the newest attempt, if it has ended."""
-        return (self.finished - self.started).total_seconds() if self.started and self.finished else None
+        return _between(self.started, self.finished)
 
     @property
     def waited(self) -> float | None:
         """Seconds until a worker had it; None also after a retry, when nobody knows for how long it waited."""
-        return (self.started - self.created).total_seconds() if self.started and self.attempt == 1 else None
+        return _between(self.created, self.started) if self.attempt == 1 else None
+
+
+def _between(first: datetime | None, last: datetime | None) -> float | None:
+    """Never less than nothing: two machines' clocks may have told."""
+    return max(0.0, (last - first).total_seconds()) if first and last else None
 
 
 class Rate(NamedTuple):

@@ -222,7 +222,7 @@ def test_now_shows_the_counts_and_the_queues_and_leads_to_the_runs(page: Page, s
     counts = site.store.counts()
     for state in ("pending", "running", "succeeded", "failed", "cancelled"):
         expect(page.locator(f".chip.{state} b")).to_have_text(str(counts[State(state)]))
-    expect(page.locator(".figures").first).to_contain_text("gpu")
+    expect(page.get_by_role("table", name="Queues")).to_contain_text("gpu")
     page.locator(".chip.failed").click()
     expect(page.locator("tbody tr[data-run]")).to_have_count(counts[State.FAILED])
 
@@ -237,14 +237,6 @@ def test_the_runs_are_shown_newest_first(page: Page, site: Site) -> None:
     expect(failed.locator(".attempt")).to_have_text("3")
     expect(failed.locator(".duration")).to_have_text("15.0 s")
     expect(failed.locator(".why")).to_have_text("by_carrier: KeyError: 'carier'")
-
-
-def test_runs_that_no_worker_will_take_are_warned_about_with_the_remedy(page: Page, site: Site) -> None:
-    opened(page, site)
-    warning = page.locator(".line.warn")
-    expect(warning).to_contain_text("gpu")
-    expect(warning).to_contain_text("no worker is alive")
-    expect(warning).to_contain_text("flowkit worker")
 
 
 def test_runs_are_filtered_by_state_and_deployment_and_the_address_says_so(page: Page, site: Site) -> None:

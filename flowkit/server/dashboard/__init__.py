@@ -16,6 +16,7 @@ from flowkit.server.dashboard.frame import ACTS, page
 from flowkit.server.dashboard.mount import mount
 from flowkit.server.dashboard.notebooks import Notebooks
 from flowkit.server.dashboard.reading import Reader
+from flowkit.server.pulse import Pulse
 from flowkit.store import Store
 
 __all__ = ["Dashboard"]
@@ -25,8 +26,9 @@ class Dashboard:
     """Its routes, in ``app``, and the one reader of the store behind all of its pages."""
 
     def __init__(self, store: Store, artifacts: Artifacts, actions: Actions) -> None:
-        self._reader = Reader(store, artifacts, actions)
-        self.app: FastAPI = mount(lambda: page(self._reader, store=_in_words(store.shown)))
+        self._pulse = Pulse(store, actions)
+        self._reader = Reader(store, artifacts, actions, self._pulse)
+        self.app: FastAPI = mount(lambda role: page(self._reader, role, store=_in_words(store.shown)))
         self.app.router.routes[:0] = [
             *Notebooks(store, artifacts).routes(),
             Route("/graph.js", _bundle),
@@ -35,6 +37,7 @@ class Dashboard:
 
     def close(self) -> None:
         self._reader.close()
+        self._pulse.close()
 
 
 async def _bundle(_: Request) -> Response:

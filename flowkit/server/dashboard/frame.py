@@ -24,6 +24,7 @@ import panel as pn
 import param
 from panel.custom import JSComponent
 
+from flowkit.model import Role
 from flowkit.server.dashboard import audit, deployments, now, queue, run, runs
 from flowkit.server.dashboard.acts import Act
 from flowkit.server.dashboard.reading import Asked, Question, Reader, Seen
@@ -34,6 +35,9 @@ _MODULES = (now, runs, run, deployments, queue, audit)
 QUESTIONS: dict[str, Callable[[Mapping[str, Any]], Question]] = {
     name: make for page in _MODULES for name, make in page.QUESTIONS.items()
 }
+
+#: Who is told what not everybody is, who may look.
+NEEDS = dict.fromkeys(audit.QUESTIONS, Role.ADMIN)
 
 ACTS: dict[str, Act] = {name: act for page in _MODULES for name, act in page.ACTS.items()}
 
@@ -51,9 +55,9 @@ _DOCUMENT = """
 """
 
 
-def page(reader: Reader, *, store: str) -> Any:
+def page(reader: Reader, role: Role, *, store: str) -> Any:
     """A new browser's page. *store*: which database it shows, in words."""
-    viewer = Viewer(reader, store)
+    viewer = Viewer(reader, role, store)
     pn.state.on_session_destroyed(lambda _: reader.remove(viewer))
     template = pn.Template(_DOCUMENT)
     template.add_panel("page", viewer.component)
@@ -89,8 +93,9 @@ class Frame(JSComponent):
 class Viewer:
     """What one browser asked for, and what it has been told."""
 
-    def __init__(self, reader: Reader, store: str) -> None:
+    def __init__(self, reader: Reader, role: Role, store: str) -> None:
         self.asked = Asked()
+        self._role = role
         self.component = Frame(self._ask, store=store)
         self._reader = reader
         self._looking = False
@@ -98,7 +103,11 @@ class Viewer:
 
     def _ask(self, data: Any) -> None:
         """The browser's questions: ``{name: {turn, …}}``."""
-        questions = {name: (int(said["turn"]), QUESTIONS[name](said)) for name, said in data.items()}
+        questions = {
+            name: (int(said["turn"]), QUESTIONS[name](said))
+            for name, said in data.items()
+            if self._role.covers(NEEDS.get(name, Role.VIEWER))
+        }
         self.asked = Asked(questions)
         if self._looking:
             self._reader.wake()

@@ -11,6 +11,7 @@ import html
 import logging
 import secrets
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import tornado.locks
@@ -24,7 +25,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from flowkit.model import epoch
+from flowkit.model import Role, epoch
 from flowkit.server.sessions import Identity
 
 log = logging.getLogger("flowkit.server")
@@ -42,11 +43,15 @@ POLICY = (
 UNUSED = 15_000
 
 
-def mount(make_page: Callable[[], Any]) -> FastAPI:
+#: Of whom the page is being made for; Bokeh makes it while it answers the request, in its context.
+_ROLE: ContextVar[Role] = ContextVar("role", default=Role.VIEWER)
+
+
+def mount(make_page: Callable[[Role], Any]) -> FastAPI:
     """An application to be mounted at the root, after all else; its lifespan has to be entered."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     bokeh = add_applications(
-        {"/": make_page},
+        {"/": lambda: make_page(_ROLE.get())},
         app=app,
         title="flowkit",
         check_unused_sessions_milliseconds=UNUSED // 3,
@@ -56,6 +61,7 @@ def mount(make_page: Callable[[], Any]) -> FastAPI:
     page = DocHandler(bokeh, application_context=context)
 
     async def get(request: Request) -> Response:
+        _ROLE.set(request.state.identity.role)
         made = await page.get(request, None)  # never a session that the URL names
         nonce = secrets.token_urlsafe(16)
         body = made.body.replace(b"<script", f'<script nonce="{nonce}"'.encode())
