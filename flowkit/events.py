@@ -26,8 +26,9 @@ class Event:
 
     flow    a flow began to run; ``flow`` is its name, ``data`` is ``{"nodes": {node: [nodes it reads]}}`` in order
     node    a node (``name``; ``report[3]`` for an item) of ``flow`` entered ``state``; ``data`` of one that succeeded
-            says where its result is ``kept``, whose it ``reused``, and its ``profile``, if so; of a
-            pending one that it waits for a ``limit`` ``until`` then, in seconds since 1970
+            says where its result is ``kept``, whose it ``reused``, and its ``profile``, if so; of one that failed
+            which ``rows`` do not fit its schema, if that is why; of a pending one that it waits for a ``limit``
+            ``until`` then, in seconds since 1970
     cell    code cell number ``name`` (counted from 1, code cells only) entered ``state``
     output  ``name`` is ``stdout`` or ``stderr``, ``data`` the text
     kernel  the attempt's kernel (``name``) was started; ``data`` says where and how: host, python, isolation
@@ -183,6 +184,7 @@ def _advance(nodes: dict[tuple[str, str], NodeRun], key: tuple[str, str], event:
         error=event.error,
         kept=note.get("kept"),
         profile=note.get("profile"),
+        misfits=note.get("rows"),
         reused=note.get("reused"),
         limit=note.get("limit"),
         until=None if until is None else datetime.fromtimestamp(until, UTC),

@@ -52,6 +52,15 @@ class Loaded:
         """The first node that failed; None if none did."""
         return next((node.name for node in self.nodes if node.state is State.FAILED and "[" not in node.name), None)
 
+    @property
+    def misfits(self) -> dict[str, list[dict[str, Any]]]:
+        """The first rows that did not fit their schemas, by node or item: ``pd.DataFrame(run.misfits["late"])``."""
+        return {
+            node.name: [dict(zip(node.misfits["columns"], row, strict=True)) for row in node.misfits["values"]]
+            for node in self.nodes
+            if node.misfits
+        }
+
     def __getitem__(self, name: str) -> Any:
         """The result of a node, an item or an output. Loaded once, and not copied."""
         if name not in self._values:
@@ -92,7 +101,8 @@ class Loaded:
         there = ", ".join(self._finished()) or "none"
         how = f"{self.run.state}" + (f" in {self.failed!r}" if self.failed else "")
         why = f": {self.run.error}" if self.run.error else ""
-        return f"run {self.run.id[:8]} of {self.run.label}, {how}{why}\nresults: {there}"
+        rows = "".join(f"\nmisfits of {name}: {rows[:3]}" for name, rows in self.misfits.items())
+        return f"run {self.run.id[:8]} of {self.run.label}, {how}{why}\nresults: {there}{rows}"
 
     def _finished(self) -> Iterator[str]:
         mapped = {name.partition("[")[0] for name in self._kept if "[" in name} & self._done

@@ -384,6 +384,9 @@ class NodeRun:
     error: str | None = None
     kept: str | None = None  #: under which name its result is kept, see ``shelf``; None: it is not
     profile: Mapping[str, Any] | None = None  #: of its result, see ``formats.profile``; None: nothing is known of it
+    misfits: Mapping[str, Any] | None = (
+        None  #: rows of it that do not fit its schema: ``columns``, ``values``, ``more``
+    )
     reused: str | None = None  #: whose result it took instead of computing one: ``attempt 1``, ``run 1a2b3c4d``
     limit: str | None = None  #: for which it waits
     until: datetime | None = None  #: at least so long
@@ -397,6 +400,7 @@ class NodeRun:
             "error": self.error,
             "kept": self.kept,
             "profile": self.profile,
+            "misfits": self.misfits,
             "reused": self.reused,
             "limit": self.limit,
             "until": iso(self.until),

@@ -135,6 +135,16 @@ def nodes_table(nodes: Iterable[NodeRun]) -> Table:
     return table
 
 
+def misfits(node: NodeRun) -> Group:
+    """The rows of a node's result that do not fit its schema."""
+    found = node.misfits or {"columns": [], "values": [], "more": 0}
+    table = Table(*(f">{name}" if place else str(name) for place, name in enumerate(found["columns"])))
+    for row in found["values"]:
+        table.add(*("" if value is None else str(value) for value in row))
+    more = f", and {found['more']:,} more" if found["more"] else ""
+    return Group(Text(f"rows of {node.name} that do not fit its schema{more}", style="bold"), table)
+
+
 def for_limit(node: NodeRun) -> str | None:
     return f"waits for {node.limit} until {clock(node.until)}" if node.limit and node.until else None
 

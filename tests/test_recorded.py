@@ -11,9 +11,10 @@ import pytest
 from flowkit import installed
 from flowkit.client import Client
 from flowkit.commit import commit_of
+from flowkit.loaded import load_run
 from flowkit.model import State
 from tests.notebooks_made import write
-from tests.processes import worker
+from tests.processes import flowkit, worker
 from tests.test_end_to_end import client, on_both, place
 
 __all__ = ["client", "place"]  # the fixtures
@@ -50,8 +51,54 @@ def test_a_run_tells_its_packages_once_for_all_and_what_its_nodes_returned(clien
     assert table.profile is not None
     assert (table.profile["kind"], table.profile["rows"]) == ("pandas.DataFrame", 3)
     assert table.profile["columns"][0] == {"name": "a", "dtype": "float64", "nulls": 1, "min": 1.0, "max": 3.0}
-    assert parts.profile == {"kind": "list", "length": 2}
+    assert parts.profile == {"kind": "list of str", "length": 2}
     assert [item.profile for item in items] == [None, None]
+
+
+MISFITS = """
+import pandas as pd
+import pandera.pandas as pa
+import flowkit as fk
+flow = fk.Flow("some")
+shape = pa.DataFrameSchema({"a": pa.Column(int, pa.Check.ge(0))})
+
+@flow.node(map="day")
+def frames(day):
+    return pd.DataFrame({"a": [day] * day, "b": [None] * day})
+
+@flow.node(map="day", schema=shape)
+def checked(day):
+    return pd.DataFrame({"a": [7, 2 - day], "b": "told too"})
+
+flow.run(day=[1, 2, 3])
+"""
+
+
+def test_the_items_of_a_node_have_one_profile_and_rows_that_do_not_fit_are_shown(
+    client: Client, tmp_path: Path
+) -> None:
+    with worker():
+        run = client.follow(client.submit(write(tmp_path / "some.ipynb", MISFITS)).id, lambda *_: None)
+
+    nodes = {node.name: node for node in client.nodes(run)}
+    told = {"kind": "list of pandas.DataFrame", "length": 3, "width": 2}
+    for name, more in (("frames", {"rows": 6}), ("checked", {"rows": 4, "failed": 1})):
+        profile = dict(nodes[name].profile or {})
+        columns = profile.pop("columns")  # on a busy machine there is no time for all that they have
+        assert profile == {**told, **more}
+        assert [column["name"] for column in columns] == ["a", "b"]
+    assert [name for name, node in nodes.items() if node.misfits] == ["checked[2]"]
+    rows = {"columns": ["row", "a", "b"], "values": [[1, -1, "told too"]], "more": 0}
+    assert nodes["checked[2]"].misfits == rows
+    shown = flowkit("show", run.id).stdout.splitlines()
+    assert shown[-3:] == [
+        "rows of checked[2] that do not fit its schema",
+        "row   a         b",
+        "1    -1  told too",
+    ]
+    loaded = load_run(run.id)
+    assert loaded.misfits == {"checked[2]": [{"row": 1, "a": -1, "b": "told too"}]}
+    assert repr(loaded).endswith("misfits of checked[2]: [{'row': 1, 'a': -1, 'b': 'told too'}]")
 
 
 def test_packages_are_those_that_python_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,9 @@ def show(run: str, as_json: bool) -> None:
     if nodes:
         console.print()
         console.print(terminal.nodes_table(nodes))
+    for node in [node for node in nodes if node.misfits][:5]:
+        console.print()
+        console.print(terminal.misfits(node))
     return None
 
 

@@ -248,7 +248,7 @@ class Keeping:
         if note:
             with _counting:
                 self._size += facts["size"]
-            self._outcome.notes[step.name] = {"kept": name, **self._profile(step, facts)} | (
+            self._outcome.notes[step.name] = {"kept": name, "profile": _profile(facts)} | (
                 self._outcome.notes.get(step.name) or {}
             )
             if step.index is None:
@@ -338,12 +338,7 @@ class Keeping:
     def _note(self, step: Step, name: str, facts: Mapping[str, Any]) -> None:
         assert self._place is not None
         told = f"attempt {facts['attempt']}" if self._place.writing else f"run {(facts['run'] or '')[:8]}"
-        self._outcome.notes[step.name] = {"kept": name, "reused": told, **self._profile(step, facts)}
-
-    @staticmethod
-    def _profile(step: Step, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """As the event tells it; an item's is only kept, as there may be thousands."""
-        return {"profile": {"kind": facts["kind"], **facts["profile"]}} if step.index is None else {}
+        self._outcome.notes[step.name] = {"kept": name, "reused": told, "profile": _profile(facts)}
 
     def _say(self, what: str, text: str) -> None:
         """Once; it goes to the notebook's output."""
@@ -351,6 +346,10 @@ class Keeping:
             self._said.add(what)
             what = what if " " in what else f"node {what!r}"
             warnings.warn(f"{self._outcome.flow}: {what}: {text}", RuntimeWarning, stacklevel=2)
+
+
+def _profile(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kind": facts["kind"], **facts["profile"]}
 
 
 def plan_stem(flow: str) -> str:

@@ -187,13 +187,22 @@ class _Writer:
         return written if one.schema is None else [*written, f"schema={self._schema(one)}"]
 
     def _schema(self, one: Node) -> str:
-        """By the name it has in the notebook."""
-        for known in (getattr(node.author(one.function), "__globals__", {}), vars(sys.modules["__main__"])):
-            for name, thing in known.items():
-                if thing is one.schema and not name.startswith("_"):
-                    self._need(name, thing)
-                    return str(name)
-        raise GraphError(f"node {one.name!r} has a schema without a name; assign it to a variable of the notebook")
+        """By the name it has in the notebook, or those of its outputs."""
+        if (name := schema_name(one, one.schema)) is not None:
+            self._need(name, one.schema)
+            return name
+        if not isinstance(one.schema, Mapping):
+            raise GraphError(f"node {one.name!r} has a schema without a name; assign it to a variable of the notebook")
+        written = []
+        for output, schema in one.schema.items():
+            if (name := schema_name(one, schema)) is None:
+                raise GraphError(
+                    f"node {one.name!r} has a schema for {output!r} without a name; assign it to a variable of the "
+                    "notebook"
+                )
+            self._need(name, schema)
+            written.append(f"{literal.quoted(output)}: {name}")
+        return f"{{{', '.join(written)}}}"
 
     def _name(self, first: str, thing: Any) -> str:
         """How *thing* is written here, which the notebook has or which is imported for it."""
@@ -386,6 +395,15 @@ def _gives(assignment: Any, value: Any) -> bool:
 
 def _library(one: Node) -> bool:
     return literal.home(one.function) is not None
+
+
+def schema_name(one: Node, schema: Any) -> str | None:
+    """The name of a schema in the notebook, or where the node's function is."""
+    for known in (getattr(node.author(one.function), "__globals__", {}), vars(sys.modules["__main__"])):
+        for name, thing in known.items():
+            if thing is schema and not name.startswith("_"):
+                return str(name)
+    return None
 
 
 def matches(one: Node, *, by_name: bool) -> bool:

@@ -11,7 +11,8 @@
             "top": null                          taken off: neither fed by name nor by anything else
         },
         "options": {"outputs": ["a", "b"], "map": ["x"], "retries": 2, "delay": 1.0, "timeout": null,
-                    "checkpoint": true, "cache": 86400, "limit": "crm-api"},
+                    "checkpoint": true, "cache": 86400, "limit": "crm-api",
+                    "schema": {"kept": "late", "text": "Delays"}},   the one that this node has in the flow
         "position": [0, 0]           for the editor alone
     }]}
 
@@ -135,7 +136,10 @@ class _Build:
             by_name = False
             fed = [port for port, one in every.items() if one.default is not REQUIRED and port in self._names]
             inputs |= {port: port for port in fed if port not in self._entry.get("inputs", {})}
-        return self._make(function, inputs, by_name=by_name, options=_options(self._entry)), problems
+        options = _options(self._entry)
+        if options["schema"] is not None:
+            options["schema"] = self._schema(options["schema"]["kept"])
+        return self._make(function, inputs, by_name=by_name, options=options), problems
 
     def _function(self) -> Callable[..., Any]:
         key = self._entry["function"]
@@ -164,6 +168,14 @@ class _Build:
             return [Problem(text, self._name, port)]
         return []
 
+    def _schema(self, kept: str) -> Any:
+        owner = self._palette.node(kept)
+        if owner is None or owner.schema is None:
+            raise GraphError(
+                f"node {self._name!r} is to keep the schema of node {kept!r}, which has none any more; take it off"
+            )
+        return owner.schema
+
     def _value(self, port: str, given: Mapping[str, Any], kind: Any) -> Any:
         if "kept" in given:
             owner = self._palette.node(given["kept"])
@@ -187,7 +199,9 @@ def _written(one: Node) -> dict[str, Any]:
     for key, constant in one.constants.items():
         kept = {"kept": one.name, "text": _text(constant)}
         inputs[key] = {"value": constant} if is_json(constant) else kept
-    options = {key: getattr(one, key) for key in DEFAULTS if getattr(one, key) != DEFAULTS[key]}
+    options = {key: getattr(one, key) for key in DEFAULTS if key != "schema" and getattr(one, key) != DEFAULTS[key]}
+    if one.schema is not None:
+        options["schema"] = {"kept": one.name, "text": _schema_text(one)}
     return {
         "name": one.name,
         "function": f"{NODE}:{one.name}",
@@ -195,6 +209,13 @@ def _written(one: Node) -> dict[str, Any]:
         "inputs": inputs,
         "options": {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()},
     }
+
+
+def _schema_text(one: Node) -> str:
+    """Its name, or those of its outputs' schemas."""
+    each = one.schema.values() if isinstance(one.schema, dict) else [one.schema]
+    names = [code.schema_name(one, schema) or "a schema without a name" for schema in [one.schema, *each]]
+    return names[0] if names[0][:2] != "a " else ", ".join(names[1:])
 
 
 def _text(constant: Any) -> str:
@@ -255,6 +276,9 @@ def _shape(document: Any) -> None:
                 _must(isinstance(value, bool), f"{at}.options.{key}", "true or false")
             elif key == "limit":
                 _must(value is None or isinstance(value, str), f"{at}.options.{key}", "the name of a limit")
+            elif key == "schema":
+                kept = value is None or (isinstance(value, dict) and isinstance(value.get("kept"), str))
+                _must(kept, f"{at}.options.{key}", 'null or {"kept": node}')
             elif not (value is None and key in ("timeout", "cache")):
                 number = isinstance(value, int | float) and not isinstance(value, bool)
                 _must(number, f"{at}.options.{key}", "a number")

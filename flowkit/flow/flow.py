@@ -100,7 +100,7 @@ class Flow:
             limit: the name of a limit that each call, of every item and every attempt, waits for: defined by
                 ``flowkit limit set crm-api 30/minute`` or, in the notebook, by ``fk.limit("crm-api", "30/minute")``.
             schema: a DataFrameSchema or DataFrameModel of Pandera. What it returns, or an item of it, goes through
-                it, and the node fails with the rows that do not fit.
+                it, and the node fails with the rows that do not fit. With *outputs*: output -> schema.
         """
 
         def add(function: Function) -> Function:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import reprlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -320,14 +322,15 @@ def picture(value: Any) -> bytes | None:
     return page.getvalue()
 
 
-def profile(value: Any, seconds: float) -> dict[str, Any]:
+def profile(value: Any, seconds: float, *, granted: float | None = None) -> dict[str, Any]:
     """Rows, and of each column its type, nulls, smallest and largest value; less if that takes too long.
 
     Args:
         seconds: that the node took.
+        granted: seconds that this may take, if somebody else has counted them.
     """
     began = time.perf_counter()
-    until = began + max(_GRANTED, seconds * _SHARE)
+    until = began + (max(_GRANTED, seconds * _SHARE) if granted is None else granted)
     kind = kind_of(value)
     if kind in ("pandas.DataFrame", "polars.DataFrame", "pyarrow.Table"):
         columns = _columns(value)
@@ -342,6 +345,80 @@ def profile(value: Any, seconds: float) -> dict[str, Any]:
     if kind == "numpy.ndarray":
         return {"shape": list(value.shape), "dtype": str(value.dtype)}
     return {"length": len(value)} if isinstance(value, str | bytes | list | tuple | dict | set | frozenset) else {}
+
+
+class Items:
+    """The profiles of a mapped node's items as one: rows and nulls added up, the types of each column, its range.
+
+    Items end in several threads.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: set[str] = set()
+        self._tables: list[int] = []  # rows of each
+        self._dtypes: dict[str, set[str]] = {}
+        self._columns: dict[str, dict[str, Any]] = {}
+        self._seconds = self._spent = 0.0
+        self._unseen = False
+        self._lock = threading.Lock()
+
+    def look(self, value: Any, seconds: float) -> None:
+        """At the result of an item that nobody has profiled. All of them have together what one node may take.
+
+        Args:
+            seconds: that the item took.
+        """
+        self._seconds += seconds
+        left = max(_GRANTED, self._seconds * _SHARE) - self._spent
+        if left <= 0:
+            self._unseen = True
+            return
+        began = time.perf_counter()
+        self.add({"kind": kind_of(value), **profile(value, 0, granted=left)})
+        self._spent += time.perf_counter() - began
+
+    def add(self, told: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._kinds.add(told["kind"])
+            if "rows" in told:
+                self._tables.append(told["rows"])
+                for column in told["columns"]:
+                    self._add_column(column["name"], column)
+
+    def _add_column(self, name: str, told: Mapping[str, Any]) -> None:
+        if name in self._dtypes:
+            self._columns[name] = _joined(self._columns[name], told)
+        elif len(self._dtypes) < _COLUMNS:
+            self._dtypes[name] = set()
+            self._columns[name] = {key: told[key] for key in ("nulls", "min", "max") if key in told}
+        else:
+            return
+        self._dtypes[name].add(told["dtype"])
+
+    def told(self, count: int, failed: int) -> dict[str, Any]:
+        """The profile of the node, of so many items."""
+        kind = next(iter(self._kinds)) if len(self._kinds) == 1 else None
+        found: dict[str, Any] = {"kind": f"list of {kind}" if kind else "list", "length": count}
+        if failed:
+            found["failed"] = failed
+        if kind and self._tables:
+            columns = [{"name": name, "dtype": ", ".join(sorted(kinds))} for name, kinds in self._dtypes.items()]
+            if not self._unseen:  # else what is added up is not all there is
+                found["rows"] = sum(self._tables)
+                columns = [{**column, **self._columns[str(column["name"])]} for column in columns]
+            found |= {"width": len(columns), "columns": columns}
+        return found
+
+
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of both."""
+    found: dict[str, Any] = {}
+    if "nulls" in one and "nulls" in other:
+        found["nulls"] = one["nulls"] + other["nulls"]
+    with suppress(TypeError):  # such as the text of a time and a number
+        if "min" in one and "min" in other:
+            found |= {"min": min(one["min"], other["min"]), "max": max(one["max"], other["max"])}
+    return found
 
 
 def _columns(table: Any) -> list[tuple[str, Any]]:

@@ -136,7 +136,7 @@ class Graph:
         if conversions:
             call = functools.partial(_converted, call, conversions)
         if node.schema is not None:
-            call = functools.partial(checked, call, usable(node.schema, node.name))
+            call = functools.partial(checked, call, usable(node.schema, node.name, node.outputs), node.outputs)
         return Wired(node, call, tuple((port.name, port.source) for port in node.ports), dict(node.constants))
 
     def _judge(self, node: Node, port: Port) -> ports.Converter | None:

@@ -72,7 +72,7 @@ class Node:
     checkpoint: bool = True  #: a worker's run keeps what it returns, for its later attempts
     cache: float | None = None  #: seconds for which any run may reuse what it returned; None: none does
     limit: str | None = None  #: the name of what each call asks before it begins
-    schema: Any = None  #: of Pandera, which what it returns has to fit; of one item if it is mapped
+    schema: Any = None  #: of Pandera, which what it returns has to fit; output -> schema if it has outputs
     positional: tuple[str, ...] = ()  #: parameters that cannot be given by name, in order
 
     def item(self, index: int) -> str:
@@ -132,16 +132,14 @@ def make(
     if not isinstance(name, str) or not name.isidentifier():
         raise GraphError(f"{name!r} cannot be a node's name, which must be a Python identifier; give one with name=")
     _check_options(name, retries, delay, timeout, limit)
-    if schema is not None:
-        usable(schema, name)
-        if outputs:
-            raise GraphError(f"node {name!r} has outputs= and schema=; a schema is of one table: let a node return it")
     if inspect.iscoroutinefunction(function):
         raise GraphError(f"node {name!r} is async; a node is a plain function, which may call asyncio.run() itself")
     named_outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     for output in named_outputs:
         if not isinstance(output, str) or not output.isidentifier():
             raise GraphError(f"node {name!r} has an output {output!r}; its name must be a Python identifier")
+    if schema is not None:
+        usable(schema, name, named_outputs)
     parameters = _parameters(function, name)
     fed, constants = _bind(name, parameters, inputs, function, by_name)
     mapped = (map,) if isinstance(map, str) else tuple(map)

@@ -48,6 +48,9 @@ class Outcome(Mapping[str, Any]):
         self.records: list[Record] = []  #: what happened to nodes, appended as it happens
         #: node or item -> where its result is kept, and was taken from, and its profile
         self.notes: dict[str, dict[str, Any]] = {}
+        self.misses: dict[
+            str, dict[str, Any]
+        ] = {}  #: of a node or item that failed: ``rows`` that do not fit its schema
         self.counts: dict[str, tuple[int, int]] = {}  #: mapped node -> items that have ended, all items
         self.again: dict[str, float] = {}  #: node or item that failed -> when its next attempt starts
         self.lines: Lines | None = None  #: what nodes wrote; None where nobody can look at one
@@ -103,6 +106,7 @@ class Outcome(Mapping[str, Any]):
         self.reasons |= {name: reason for name, reason in earlier.reasons.items() if _owner(name) in kept}
         self.records = [record for record in earlier.records if _owner(record[1]) in kept]
         self.notes = {name: note for name, note in earlier.notes.items() if _owner(name) in kept}
+        self.misses = {name: miss for name, miss in earlier.misses.items() if _owner(name) in kept}
         self.counts = {name: count for name, count in earlier.counts.items() if name in kept}
         if self.lines is not None and earlier.lines is not None:
             self.lines.take(earlier.lines, kept)
@@ -132,7 +136,7 @@ class Outcome(Mapping[str, Any]):
 
     def event(self, record: Record) -> Event:
         at, name, state, error, attempt = record
-        note = self.notes.get(name) if state is State.SUCCEEDED else None
+        note = {State.SUCCEEDED: self.notes, State.FAILED: self.misses}.get(state, {}).get(name)
         return Event("node", at, name, self.flow, state, error, attempt, note)
 
     def failure(self) -> tuple[str, BaseException] | None:

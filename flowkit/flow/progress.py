@@ -17,6 +17,7 @@ from flowkit.flow.graph import Wired
 from flowkit.flow.limits import Gate
 from flowkit.flow.log import Log
 from flowkit.flow.outcome import Outcome
+from flowkit.flow.schema import SchemaBroken
 from flowkit.model import State, epoch
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Gathering:
     results: list[Any]
     missing: int
     failed: dict[int, str] = field(default_factory=dict)
+    profiles: formats.Items = field(default_factory=formats.Items)
 
 
 class Progress:
@@ -179,7 +181,9 @@ class Progress:
                 return self.fail(step, error)
         else:
             parts = ()
-        if self._log and step.index is None:
+        if step.index is not None:
+            self._describe_item(step, value)
+        elif self._log:
             self._describe(step, value)
         with self._lock:
             if self.stopped:
@@ -202,6 +206,7 @@ class Progress:
         with self._lock:
             if self.stopped:
                 return []
+            self._tell_rows(step, error)
             self._ended(step, State.FAILED, reason)
             self._outcome.errors[step.name] = error
             self._outcome.reasons[step.name] = reason
@@ -223,6 +228,7 @@ class Progress:
                 return None
             pause = node.delay * 2.0 ** (step.attempt - 1)
             self._outcome.again[step.name] = epoch() + pause
+            self._tell_rows(step, error)
             self._ended(step, State.FAILED, explain(error))
         self.flush()
         step.attempt += 1
@@ -262,6 +268,23 @@ class Progress:
             seconds = monotonic() - step.began
             with suppress(Exception):  # an author's object may raise anything when it is looked at
                 note["profile"] = {"kind": formats.kind_of(value), **formats.profile(value, seconds)}
+
+    def _tell_rows(self, step: Step, error: BaseException) -> None:
+        """Those that did not fit a schema are in the event of the failure."""
+        gathered = step.wired.node.map and step.index is None  # its item has told
+        if isinstance(error, SchemaBroken) and error.rows and not gathered:
+            self._outcome.misses.setdefault(step.name, {})["rows"] = error.rows
+
+    def _describe_item(self, step: Step, value: Any) -> None:
+        """An item's profile goes into its node's, and into no event: there may be thousands."""
+        told = self._outcome.notes.get(step.name, {}).pop("profile", None)
+        if self._log:
+            profiles = self._gathering[step.wired.node.name].profiles
+            with suppress(Exception):  # an author's object may raise anything when it is looked at
+                if told:
+                    profiles.add(told)
+                else:
+                    profiles.look(value, monotonic() - step.began)
 
     def _record(self, name: str, state: State, error: str | None, attempt: int) -> None:
         record = (epoch(), name, state, error, attempt)
@@ -309,12 +332,15 @@ class Progress:
                 return self.fail(step, error)
             columns = tuple([row[place] for row in split] for place in range(len(node.outputs)))
             if self._log:
-                self._describe(step, gathering.results)
+                self._outcome.notes[node.name] = {"profile": gathering.profiles.told(len(gathering.results), 0)}
             with self._lock:
                 if self.stopped:
                     return []
                 self._ended(step, State.SUCCEEDED)
                 return self._settle(wired, gathering.results, columns)
+        if self._log:
+            told = gathering.profiles.told(len(gathering.results), len(gathering.failed))
+            self._outcome.misses[node.name] = {"profile": told}
         index = min(gathering.failed)
         count = f"{len(gathering.failed)} of {len(gathering.results)} items failed"
         reason = f"{node.item(index)} failed: {gathering.failed[index]}; {count}"

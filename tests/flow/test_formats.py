@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -241,3 +242,28 @@ def test_a_preview_is_short_whatever_the_value() -> None:
 
     for value in (pd.DataFrame({f"c{n}": range(9) for n in range(90)}), list(range(10**6)), "x" * 10**6, Rude()):
         assert 0 < len(formats.preview(value)) < 2_500
+
+
+def test_the_profiles_of_items_are_added_up_as_far_as_there_was_time_for_them() -> None:
+    items = formats.Items()
+    for low, kind in ((1, "int64"), (-1, "float64")):
+        items.look(pd.DataFrame({"a": pd.Series([low, 5], dtype=kind)}), 10)
+    items.add({"kind": "pandas.DataFrame", "rows": 1, "columns": [{"name": "a", "dtype": "int64"}]})
+    column = {"name": "a", "dtype": "float64, int64"}
+    told = {"kind": "list of pandas.DataFrame", "length": 4, "failed": 1, "rows": 5, "width": 1, "columns": [column]}
+    assert items.told(4, 1) == told, "of the third, nulls and range are not known"
+
+    many = formats.Items()
+    frame = pd.DataFrame({f"c{place}": range(1000) for place in range(100)})
+    began = time.thread_time()
+    for _ in range(500):
+        many.look(frame, 0.0)
+    assert time.thread_time() - began < 1, "each has not the time that one alone would have"
+    found = many.told(500, 0)
+    assert "rows" not in found
+    assert len(found["columns"]) == 100
+
+    mixed = formats.Items()
+    mixed.look(1, 1)
+    mixed.look("x", 1)
+    assert mixed.told(2, 0) == {"kind": "list", "length": 2}

@@ -344,6 +344,29 @@ def test_a_link_opens_a_failed_run_with_its_reason_its_nodes_and_its_notebook(pa
     expect(row(page, run)).to_have_attribute("aria-selected", "true")
 
 
+def test_rows_that_do_not_fit_a_schema_are_a_table_below_the_nodes(page: Page, site: Site) -> None:
+    run = begin(site.store, submit(site.store, deploy(site.store, "rows", queue="rows")))
+    at = time.time() - 5
+    names = ["row", "carrier", "tailnum", "dep_delay", "origin", "<b>dest</b>"]
+    rows = [[4 * place + 1, "UA", f"N{place}14", -99 - place, None, "x" * 60] for place in range(10)]
+    broken = "SchemaBroken: its result does not fit its schema: dep_delay: greater_than_or_equal_to(-60) fails"
+    facts = {"rows": {"columns": names, "values": rows, "more": 132}}
+    steps = [
+        Event("flow", at, flow="delays", data={"nodes": {"flights": [], "late": ["flights"]}}),
+        *(Event("node", at, "flights", "delays", state) for state in (State.RUNNING, State.SUCCEEDED)),
+        Event("node", at, "late", "delays", State.RUNNING),
+        Event("node", at + 2, "late", "delays", State.FAILED, broken, data=facts),
+    ]
+    site.store.record(run.id, 1, steps)
+    end(site.store, run, cause=Cause.NOTEBOOK, error=f"node 'late' failed: {broken}")
+    opened(page, site, f"?run={run.id}")
+    table = page.locator(".misfits")
+    expect(table.locator("figcaption")).to_have_text("Rows of late that do not fit its schema: 10 of 142")
+    expect(table.locator("thead th")).to_have_text(names)
+    expect(table.locator("tbody tr")).to_have_count(10)
+    expect(table.locator("tbody tr").first.locator("td")).to_have_text(["UA", "N014", "-99", "none", "x" * 60])
+
+
 def test_a_running_run_shows_its_nodes_and_its_log_as_they_come(page: Page, site: Site) -> None:
     run = begin(site.store, submit(site.store, deploy(site.store, "slow", queue="slow")))
     opened(page, site, f"?run={run.id[:8]}")

@@ -499,14 +499,18 @@ def test_a_worker_has_a_fork_ready_for_the_first_run_that_comes_late_enough(
 ) -> None:
     monkeypatch.setenv("FLOWKIT_HOME", str(tmp_path))
     notebook = write(tmp_path / "notebook.ipynb", "1 + 1")
+    ran: list[str] = []
     with worker(FLOWKIT_WARM="") as process, Client(Config.from_env()) as client:
 
         def start() -> str:
             run = client.submit(notebook)
             eventually(lambda: client.store.run(run.id).state.final, seconds=90)
+            ran.append(run.id)
             return next(event for event in client.store.events(run.id)[1] if event.kind == "kernel").data["start"]
 
+        assert start() != "parked"
         eventually(lambda: start() == "parked")
+        assert {"packages", "Python"} <= set(client.diff(ran[-1], ran[0]).same), "a fork tells them as any kernel does"
         below = psutil.Process(process.pid).children(recursive=True)
         assert below
     psutil.wait_procs(below, timeout=5)

@@ -74,7 +74,7 @@ class Frame(JSComponent):
     store = param.String()
 
     # One module in several files: what one of them declares, all have.
-    _esm = _texts("frame.js", *(f"{name}.js" for name in _PAGES), "parts.js")
+    _esm = _texts("frame.js", *(f"{name}.js" for name in _PAGES), "parts.js", "misfits.js")
     # Its text, not its path: it needs no route of its own then.
     _stylesheets = [_texts("frame.css", *(f"{name}.css" for name in _PAGES))]  # noqa: RUF012  # Panel's own attribute
 

@@ -229,6 +229,7 @@ class Detail {
       this.nodesBody.replaceChildren(this.nodesTable, less);
     }
     shown.forEach((node, index) => fillNode(this.nodesTable.tBodies[0].rows[index], node, { from, to, now }));
+    drawMisfits(this.nodesBody, shown);
   }
 
   drawChanges({ problem, since, changes, unshown, same, unknown }) {

@@ -21,6 +21,8 @@ from flowkit.store import Store
 TAIL = 64_000
 #: Nodes of one run that are shown; of more, those that failed or are running come first.
 NODES = 300
+#: Nodes whose rows that do not fit a schema are shown.
+TABLES = 5
 #: Parameters of one run that are shown.
 PARAMETERS = 100
 #: Changes since the last success, and lines of each, that are shown.
@@ -212,6 +214,7 @@ def _nodes(nodes: list[NodeRun]) -> dict[str, Any]:
         first = sorted(range(len(nodes)), key=lambda place: (_FIRST.get(nodes[place].state, 2), place))[:NODES]
         shown = [nodes[place] for place in sorted(first)]
     flows = {node.flow for node in nodes}
+    misfits = [id(node) for node in shown if node.misfits][:TABLES]
     return {
         "all": len(nodes),
         "done": sum(node.state.final for node in nodes),
@@ -225,6 +228,7 @@ def _nodes(nodes: list[NodeRun]) -> dict[str, Any]:
                 "error": cut(node.error or ""),
                 "note": f"reused from {node.reused}" if node.reused else "",
                 "waits": [node.limit, seconds(node.until)] if node.limit else None,
+                "misfits": node.misfits if id(node) in misfits else None,
             }
             for node in shown
         ],

@@ -12,7 +12,7 @@ export type Fed =
 
 const NEW = 160; // as high as most cards that are added
 
-export const OPTIONS: Record<string, unknown> = { outputs: [], map: [], retries: 0, delay: 1, timeout: null, checkpoint: true, cache: null, limit: null };
+export const OPTIONS: Record<string, unknown> = { outputs: [], map: [], retries: 0, delay: 1, timeout: null, checkpoint: true, cache: null, limit: null, schema: null };
 
 export function catalog(offer: Offer): Catalog {
   return new Map([...offer.catalog, ...offer.made].map((entry) => [entry.key, entry]));
@@ -106,6 +106,7 @@ export function duplicate(draft: Draft, name: string): Draft {
   if (!node) return draft;
   const [x, y] = node.position ?? [0, 0];
   const options = { ...node.options };
+  if (options.outputs) delete options.schema; // it is for each of them
   delete options.outputs; // two nodes cannot have an output of the same name
   return { ...draft, nodes: [...draft.nodes, { ...node, name: free(draft, name), options, position: [x + 28, y + 28] }] };
 }

@@ -22,6 +22,7 @@ export function Form({ draft, node, known, graph, fits, problems, change, chosen
   const set = (key: string) => (value: unknown) => change(edit.setOption(draft, node.name, key, value));
   const ports = edit.portsOf(node, entry);
   const mapped = edit.option<string[]>(node, "map");
+  const schema = edit.option<{ text: string } | null>(node, "schema");
   const mine = problems.filter((problem) => problem.node === node.name);
   return (
     <aside class="fk-detail fk-form" aria-label={`Form of ${node.name}`}>
@@ -65,6 +66,7 @@ export function Form({ draft, node, known, graph, fits, problems, change, chosen
           }} />
           <Text label="Limit" usual="none" value={said(node, "limit")} title="The name of a limit that each call waits for" read={(text) => (/^[\w.-]*$/.test(text) ? () => set("limit")(text || null) : "a limit's name, such as crm-api")} />
           <label class="fk-check"><input type="checkbox" checked={edit.option(node, "checkpoint")} onClick={(() => set("checkpoint")(!edit.option(node, "checkpoint"))) as never} />keep its result for later attempts</label>
+          {schema && <label class="fk-check"><input type="checkbox" checked onClick={(() => set("schema")(null)) as never} />check what it returns by {schema.text}</label>}
         </details>
         <section class="fk-acts">
           <button type="button" class="fk-button" onClick={() => { const next = edit.duplicate(draft, node.name); change(next); chosen(next.nodes.at(-1)!.name); }}>Duplicate</button>
