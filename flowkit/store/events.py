@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from flowkit.events import Event
 from flowkit.model import State
 from flowkit.store.database import Database
-from flowkit.store.schema import events, packages, runs
+from flowkit.store.schema import events, installed, packages, runs
 
 
 class Events(Database):
@@ -97,20 +97,21 @@ def append_events(
     for output, some in groupby(
         what[0 if after is None else max(0, seq - after) :], lambda event: event.kind == "output"
     ):
-        chunk = [_with_packages_apart(database, connection, event) for event in some]
+        chunk = [_with_packages_apart(database, connection, run, event) for event in some]
         seq += len(chunk)
         rows.append({"run": run, "attempt": attempt, "seq": seq, "output": output, "chunk": _written(chunk)})
     if rows:
         connection.execute(sa.insert(events), rows)
 
 
-def _with_packages_apart(database: Database, connection: sa.Connection, event: Event) -> Event:
+def _with_packages_apart(database: Database, connection: sa.Connection, run: str, event: Event) -> Event:
     """The list of packages is stored once, under its digest, and not with every attempt."""
     if event.kind != "packages":
         return event
     listed = sorted(map(str, event.data["packages"]))
     digest = sha256("\n".join(listed).encode("utf-8", "replace")).hexdigest()
     connection.execute(database.insert(packages).values(digest=digest, packages=listed).on_conflict_do_nothing())
+    connection.execute(database.insert(installed).values(run=run, digest=digest).on_conflict_do_nothing())
     return replace(event, name=digest, data={"python": event.data.get("python")})
 
 

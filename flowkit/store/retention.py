@@ -11,7 +11,7 @@ from flowkit.model import Deployment, Run, State
 from flowkit.store.database import Database
 from flowkit.store.figures import count_days
 from flowkit.store.runs import newest, to_run
-from flowkit.store.schema import deployments, is_in, runs, snapshots, versions
+from flowkit.store.schema import deployments, installed, is_in, packages, runs, snapshots, versions
 
 #: What is kept of a deployment, and of runs in which states.
 KEPT = {"keep_succeeded": (State.SUCCEEDED,), "keep_failed": (State.FAILED, State.CANCELLED)}
@@ -41,7 +41,8 @@ class Retention(Database):
     def forget(self, ids: Sequence[str]) -> None:
         """Delete the runs with their events; those that have not ended (any more) stay. Artifacts go before.
 
-        Notebooks that no run and no version needs go too. How many runs there were is kept by the day, see ``Figures``.
+        Notebooks that no run and no version needs go too, and lists of packages that no run has told. How many runs
+        there were is kept by the day, see ``Figures``.
         """
         final = sa.or_(*(runs.c.state.in_(states) for states in KEPT.values()))
         ended = sa.select(runs.c.id).where(runs.c.id.in_(ids), final)
@@ -49,14 +50,21 @@ class Retention(Database):
             ~sa.exists().where(runs.c.snapshot == snapshots.c.digest),
             ~sa.exists().where(versions.c.snapshot == snapshots.c.digest),
         )
+        told = sa.select(installed.c.digest).where(installed.c.run.in_(ids)).distinct()
         # What another process is at, it is welcome to: waiting for each other in two orders would be a deadlock.
         with self.writing() as connection:
+            digests = list(connection.execute(told).scalars())
             gone = sa.delete(runs).where(runs.c.id.in_(ended.with_for_update(skip_locked=True)))
             of = (runs.c[name] for name in ("deployment", "state", "created", "scheduled_for", "zone"))
             count_days(self, connection, connection.execute(gone.returning(*of)).all())
         with suppress(sa.exc.IntegrityError), self.writing() as connection:  # used again at this very moment
             theirs = unused.with_for_update(skip_locked=True)
             connection.execute(sa.delete(snapshots).where(snapshots.c.digest.in_(theirs)))
+        if digests:
+            # One that is told again at this very moment may go: unknown for that run, and there again with the next.
+            nobody = ~sa.exists().where(installed.c.digest == packages.c.digest)
+            with self.writing() as connection:
+                connection.execute(sa.delete(packages).where(packages.c.digest.in_(digests), nobody))
 
 
 #: Whose runs, in which states, and how many of them are kept.

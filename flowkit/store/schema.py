@@ -37,7 +37,7 @@ from flowkit.errors import UsageError
 from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
-VERSION = "0003"
+VERSION = "0004"
 
 #: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
 VERSION_TABLE = "flowkit_version"
@@ -152,7 +152,7 @@ snapshots = Table(
     Column("notebook", Text, nullable=False),
 )
 
-# What a kernel's environment had installed. Few kinds of it, and small: they stay.
+# What a kernel's environment had installed, each kind of it once.
 packages = Table(
     "packages",
     metadata,
@@ -357,6 +357,16 @@ events = Table(
     Column("output", Boolean, nullable=False),  # all of the chunk is what the notebook printed, or none of it is
     Column("chunk", Text, nullable=False),  # a JSON list of events
     PrimaryKeyConstraint("run", "attempt", "seq", name="events_pkey"),
+)
+
+# Which runs have told which packages: a list that none names goes with the last one.
+installed = Table(
+    "installed",
+    metadata,
+    Column("run", Name, ForeignKey("runs.id", name="installed_run", ondelete="CASCADE"), nullable=False),
+    Column("digest", Name, nullable=False),  # of packages; no foreign key, as whoever adds to a run waits for nobody
+    PrimaryKeyConstraint("run", "digest", name="installed_pkey"),
+    Index("installed_by", "digest"),
 )
 
 # How much of something may be done: by the runs of a queue or a deployment, or by all nodes that name it.

@@ -121,3 +121,22 @@ def test_a_notebook_is_never_forgotten_under_a_run_that_is_just_submitted(store:
         return done
 
     assert min(given.together(4, act)) > 3
+
+
+def test_a_list_of_packages_goes_with_the_last_run_that_has_told_it(store: Store) -> None:
+    def told(run: str, *listed: str) -> str:
+        data = {"python": "3.11", "packages": list(listed)}
+        assert store.record(run, 1, [Event("packages", 1.0, data=data)])
+        return store.events(run, output=False)[1][0].name
+
+    runs = [given.claimed(store, created=at(number), id=f"run-{number}") for number in range(3)]
+    old, new, same = told("run-0", "some==1"), told("run-1", "some==2"), told("run-2", "some==1")
+    for run in runs:
+        assert store.finish(run.id, 1, GOOD, now=T0)
+
+    store.forget(["run-0", "run-1"])
+    assert old == same
+    assert store.packages(old) == ["some==1"]
+    assert store.packages(new) == []
+    store.forget(["run-2"])
+    assert store.packages(old) == []
