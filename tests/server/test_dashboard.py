@@ -424,6 +424,9 @@ def test_a_failed_runs_page_says_what_changed_since_the_last_success(page: Page,
         end(site.store, run, cause=cause, error=cause and "ValueError: no day")
     opened(page, site, f"?run={run.id}")
     expect(page.locator(".failure")).to_contain_text(f"flowkit open {run.id[:8]}")
+    with page.expect_download() as coming:
+        page.get_by_role("link", name="download the notebook").click()
+    assert coming.value.suggested_filename == f"{run.id[:8]}.ipynb"
 
     page.get_by_role("button", name="What changed since the last success").click()
 

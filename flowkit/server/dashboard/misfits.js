@@ -9,10 +9,14 @@ function drawMisfits(body, nodes) {
       h("figcaption", {}, "Rows of ", h("b", {}, name), " that do not fit its schema", more ? `: ${values.length} of ${count(values.length + more)}` : ""),
       h("div", { class: "rows", tabindex: "0", role: "region", "aria-label": `Rows of ${name}` },
         h("table", {},
-          h("thead", {}, h("tr", {}, ...columns.map((column) => h("th", { scope: "col" }, column)))),
+          h("thead", {}, h("tr", {}, ...columns.map((column, place) => h("th", { scope: "col", class: place && numbers(values, place) ? "number" : null }, column)))),
           h("tbody", {}, ...values.map((row) => h("tr", {}, ...row.map(misfit)))))))));
   if (found.length) body.after(root);
   body.misfits = { drawn, root };
+}
+
+function numbers(values, place) {
+  return values.every((row) => row[place] === null || typeof row[place] === "number");
 }
 
 function misfit(value, place) {

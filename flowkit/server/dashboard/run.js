@@ -163,7 +163,8 @@ class Detail {
       h("span", {}, this.data.error),
       failed ? h("p", { class: "next" },
         h("button", { type: "button", onclick: () => this.show("changes") }, "What changed since the last success"),
-        h("span", {}, "Stand where it failed: ", h("code", {}, `flowkit open ${this.data.id.slice(0, 8)}`))) : "");
+        h("span", {}, "Stand where it failed: ", h("code", {}, `flowkit open ${this.data.id.slice(0, 8)}`), " or ",
+          h("a", { href: `book/${this.data.id}.ipynb`, download: "" }, "download the notebook"))) : "");
   }
 
   drawSub() {
