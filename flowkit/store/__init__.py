@@ -17,6 +17,7 @@ from flowkit.store.limits import Limits
 from flowkit.store.retention import Retention
 from flowkit.store.runs import MAX_CRASHES, Runs
 from flowkit.store.schedules import Schedules
+from flowkit.store.search import Search
 from flowkit.store.secrets import Secrets
 from flowkit.store.workers import Workers
 
@@ -24,7 +25,19 @@ __all__ = ["MAX_CRASHES", "Store"]
 
 
 class Store(
-    Deployments, Schedules, Backfills, Runs, Limits, Events, Workers, Figures, Retention, Secrets, Access, Changes
+    Deployments,
+    Schedules,
+    Backfills,
+    Runs,
+    Search,
+    Limits,
+    Events,
+    Workers,
+    Figures,
+    Retention,
+    Secrets,
+    Access,
+    Changes,
 ):
     """All that can be said to the database, used from any number of threads. ``Store.open(url)``, then ``close``.
 

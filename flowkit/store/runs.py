@@ -419,15 +419,24 @@ class Runs(Database):
 
 def newest(*which: sa.ColumnElement[bool], states: Sequence[State], limit: int, offset: int = 0) -> sa.Select[Any]:
     """Rows of the newest of these runs, newest first. *states*: only of runs in one of these; empty for all."""
+    found = newest_places(*which, states=states, limit=limit, offset=offset).subquery()
     first = runs.c.created.desc(), runs.c.id.desc()
-    some = sa.select(runs.c.id, runs.c.created).where(*which).order_by(*first)
+    return sa.select(runs).join(found, runs.c.id == found.c.id).order_by(*first)
+
+
+def newest_places(
+    *which: sa.ColumnElement[bool], states: Sequence[State], limit: int, offset: int = 0, whole: bool = False
+) -> sa.Select[Any]:
+    """The same, of which an index knows all: ``id`` and ``created``; or *whole* rows, each read as its turn comes."""
+    first = runs.c.created.desc(), runs.c.id.desc()
+    columns = list(runs.c) if whole else [runs.c.id, runs.c.created]
+    some = sa.select(*columns).where(*which).order_by(*first)
     if states:
         # The index keeps the runs of one state in order, not those of several: the newest of each, and then of all.
         each = [some.where(is_in(state)).limit(offset + limit).subquery() for state in states]
         of_any = sa.union_all(*(sa.select(one) for one in each)).subquery()
-        some = sa.select(of_any.c.id).order_by(of_any.c.created.desc(), of_any.c.id.desc())
-    found = some.limit(limit).offset(offset).subquery()
-    return sa.select(runs).join(found, runs.c.id == found.c.id).order_by(*first)
+        some = sa.select(of_any).order_by(of_any.c.created.desc(), of_any.c.id.desc())
+    return some.limit(limit).offset(offset)
 
 
 def insert_run(database: Database, connection: sa.Connection, run: Run) -> bool:

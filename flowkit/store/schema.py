@@ -37,7 +37,7 @@ from flowkit.errors import UsageError
 from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
-VERSION = "0004"
+VERSION = "0005"
 
 #: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
 VERSION_TABLE = "flowkit_version"
@@ -274,6 +274,7 @@ runs = Table(
     CheckConstraint("NOT cancelling OR state = 'running'", name="runs_cancelling"),
     Index("runs_newest", "created", "id"),
     Index("runs_of_state", "state", "created", "id"),
+    Index("runs_of_queue", "queue", "created", "id"),
     # The last two: what is kept of a deployment, and which of its schedule are under way, is told without the rows.
     Index("runs_of_deployment", "deployment", "state", "created", "id", "series", "scheduled_for"),
     Index(

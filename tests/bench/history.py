@@ -86,6 +86,17 @@ def measure(store: Store) -> dict[str, Times]:
         "  failed, of a deployment": lambda: store.runs(limit=200, deployment="d7", states=[State.FAILED]),
         "  failed, of one where none did": lambda: store.runs(limit=200, deployment="d3", states=[State.CANCELLED]),
         "  running": lambda: store.runs(limit=200, states=[State.RUNNING]),
+        "search, 200 of a queue": lambda: store.search(limit=200, queue="old"),
+        "  of a queue, failed": lambda: store.search(limit=200, queue="old", states=[State.FAILED]),
+        "  of a queue that has none": lambda: store.search(limit=200, queue="none"),
+        "  by a parameter none has": lambda: store.search(limit=200, parameters=[("day", "2013-07-01")]),
+        "  by a parameter, of a deployment": lambda: store.search(
+            limit=200, deployment="d7", parameters=[("day", "2013-07-01")]
+        ),
+        "  by a text in no error": lambda: store.search(limit=200, error="no such text"),
+        "  of a day a year ago": lambda: store.search(
+            limit=200, since=now() - timedelta(days=365), until=now() - timedelta(days=364)
+        ),
     }
     found |= {name: _times(way, 30) for name, way in looks.items()}
     remove(store, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
@@ -23,6 +24,7 @@ from flowkit.server.guard import Doors, Guard
 from flowkit.server.sessions import ALL_FAILURES, FAILURES, Sessions, Throttle
 from tests.processes import answer, flowkit
 from tests.server.conftest import Dashboard
+from tests.server.mix import SNAPSHOT
 
 #: The least role for each route; None: everybody. One that is not here fails the test.
 WHO = {
@@ -196,6 +198,25 @@ def test_a_login_leaves_a_cookie_that_no_script_and_no_other_site_has(client: Cl
     assert "secure" not in cookie
     behind = web.get("/", params={"token": token(client, "operator")}, headers={"X-Forwarded-Proto": "https"})
     assert "secure" in behind.headers["set-cookie"].lower()
+
+
+def test_a_page_acts_with_its_login_from_this_server_alone_and_it_is_on_record(client: Client, web: TestClient) -> None:
+    login(web, token(client, "operator", name="presses"))
+    ours = {"Origin": URL}
+    for origin in ({}, {"Origin": "null"}, {"Origin": "http://elsewhere.example"}, {"Origin": "http://127.0.0.1:1"}):
+        assert web.post("/act/cancel", json={"runs": ["x"]}, headers=origin).status_code == 403
+    assert web.get("/act/cancel").status_code == 405
+    for body in (b"", b"[]", b"{", b'{"runs": 1}', b'{"runs": []}', json.dumps({"runs": ["x"] * 1_001}).encode()):
+        assert web.post("/act/cancel", content=body, headers=ours).status_code == 422, body
+    assert web.post("/act/nothing", json={}, headers=ours).status_code == 404
+    gone = web.post("/act/cancel", json={"runs": ["deadbeef"]}, headers=ours)
+    assert (gone.status_code, gone.json()["detail"]) == (404, "no run 'deadbeef'; `flowkit runs` lists them")
+    run = client.submit_text(SNAPSHOT, "a.ipynb", parameters={}, key=None, policy={"queue": "nobody"})
+    assert web.post("/act/cancel", json={"runs": [run.id, "deadbeef"]}, headers=ours).json() == {
+        "said": f"run {run.id[:8]} cancelled; 1 could not be: no run 'deadbeef'; `flowkit runs` lists them"
+    }
+    newest = client.store.acts(limit=1)[0]
+    assert (newest.who, newest.what, newest.status) == ("presses", f"POST /act/cancel {run.id[:8]}", 200)
 
 
 def test_revoking_a_token_ends_its_logins(client: Client, web: TestClient) -> None:

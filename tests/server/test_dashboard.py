@@ -202,7 +202,7 @@ def test_pages_are_reached_by_links_keys_and_the_browsers_own_way_back(page: Pag
     expect(second).to_be_visible()
 
 
-def test_a_token_that_is_pasted_into_the_login_form_leads_where_the_link_did(browser: Browser, site: Site) -> None:
+def test_a_pasted_token_leads_where_the_link_did_and_a_viewer_sees_no_buttons(browser: Browser, site: Site) -> None:
     at = now()
     secret = site.store.create_token("pasted", Role.VIEWER, expires=at + timedelta(days=1), now=at)[1]
     with closing(browser.new_context()) as context:
@@ -212,6 +212,9 @@ def test_a_token_that_is_pasted_into_the_login_form_leads_where_the_link_did(bro
         page.get_by_role("button", name="Log in").click()
         expect(page.locator(".detail h2")).to_have_text("flight_delays")
         expect(page.locator(".who")).to_have_text("pasted, viewer")
+        page.goto(f"{site.url}?page=runs")
+        page.locator("tbody tr[data-run]").first.wait_for()
+        expect(page.locator(".runs input[type=checkbox]")).to_have_count(0)
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
@@ -256,6 +259,58 @@ def test_runs_are_filtered_by_state_and_deployment_and_the_address_says_so(page:
     expect(page.locator(".empty")).to_contain_text("none fits")
     page.get_by_role("button", name="Show all runs").click()
     expect(row(page, site.named["failed"])).to_be_visible()
+
+
+def test_runs_are_searched_by_a_parameter_and_a_text_in_the_error(page: Page, site: Site) -> None:
+    opened(page, site, "?page=runs")
+    rows = page.locator("tbody tr[data-run]")
+    rows.first.wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("day = 2013-07-14")
+    page.keyboard.press("Enter")
+    page.keyboard.type("CARIER")
+    page.keyboard.press("Enter")
+    expect(rows).to_have_count(1)
+    expect(row(page, site.named["failed"])).to_be_visible()
+    assert page.url.endswith("?page=runs&parameter=day%3D2013-07-14&error=CARIER")
+    page.get_by_label("Submitted").select_option("The last hour")
+    expect(row(page, site.named["failed"])).to_be_visible()
+    page.get_by_label("Without day=2013-07-14").click()
+    page.get_by_label("Without CARIER").click()
+    expect(row(page, site.named["running"])).to_be_visible()
+    assert page.url.endswith("?page=runs&last=1h")
+    opened(page, site, f"?page=runs&error={HOSTILE}&parameter={HOSTILE}=1&queue={HOSTILE}&deployment={HOSTILE}")
+    expect(page.locator(".empty")).to_contain_text("none fits")
+    expect(page.locator(".filters")).to_contain_text(HOSTILE)
+    assert page.locator("img").count() == 0
+
+
+def test_runs_that_are_selected_are_cancelled_and_retried_after_a_question_that_says_how_many(
+    page: Page, site: Site
+) -> None:
+    deployment = deploy(site.store, "together", queue="together")
+    runs = [submit(site.store, deployment) for _ in range(3)]
+    over = end(site.store, begin(site.store, runs[0]))
+    opened(page, site, "?page=runs&deployment=together")
+    page.get_by_label("Select all on this page").check()
+    page.get_by_role("button", name="Cancel 2").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Cancel 2 runs?")
+    dialog.get_by_role("button", name="Leave it").click()
+    assert site.store.run(runs[1].id).state is State.PENDING
+    page.get_by_role("button", name="Cancel 2").click()
+    dialog.get_by_role("button", name="Cancel 2 runs").click()
+    expect(page.locator(".said")).to_contain_text("2 runs cancelled")
+    expect(row(page, runs[2]).locator(".state")).to_have_text("cancelled", timeout=SOON)
+    row(page, runs[2]).focus()
+    page.keyboard.press("x")
+    page.get_by_role("button", name="Retry 1").click()
+    dialog.get_by_role("button", name="Retry 1 run").click()
+    expect(row(page, runs[2]).locator(".state")).to_have_text("pending", timeout=SOON)
+    [cancelled] = [act for act in site.store.acts() if act.what.startswith("POST /act/cancel ")]
+    assert {one.id[:8] for one in runs[1:]} == set(cancelled.what.removeprefix("POST /act/cancel ").split(", "))
+    assert site.store.run(over.id).state is State.SUCCEEDED
+    site.store.cancel(runs[2].id, now=now())
 
 
 def test_a_new_run_and_its_end_appear_by_themselves_within_a_second(page: Page, site: Site) -> None:

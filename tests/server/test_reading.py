@@ -15,12 +15,13 @@ from flowkit.artifacts import Artifacts
 from flowkit.client import Client
 from flowkit.config import Config
 from flowkit.errors import Unavailable
-from flowkit.model import Cause, Run, State, now
+from flowkit.model import Cause, State, now
 from flowkit.server.dashboard.now import Now
 from flowkit.server.dashboard.reading import Asked, Look, Question, Reader, Seen
 from flowkit.server.dashboard.run import TAIL, Followed, Following
 from flowkit.server.dashboard.runs import PAGE, Table
 from flowkit.store import Store
+from flowkit.store.search import Found
 from tests.server.mix import begin, deploy, end, said, steps, submit
 
 
@@ -70,9 +71,9 @@ class Counted(Store):
             raise Unavailable("cannot use the database x: gone")
         return super().counts(most=most)
 
-    def runs(self, **given: Any) -> list[Run]:
+    def search(self, **given: Any) -> Found:
         self.questions += 1
-        return super().runs(**given)
+        return super().search(**given)
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_a_run_that_is_not_there_is_told_and_the_rest_goes_on(counted: Counted, 
     reader.add(viewer)
     seen = viewer.wait(lambda seen: seen.found)
     assert "feedbeef" in seen.parts["run"]["missing"]
-    assert seen.found["runs"] == []
+    assert seen.found["runs"].runs == []
 
 
 def test_a_store_that_does_not_answer_is_told_and_asked_again(counted: Counted, reader: Reader) -> None:

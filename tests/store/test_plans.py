@@ -44,6 +44,11 @@ QUESTIONS: dict[str, Callable[[Store], object]] = {
     "under way": lambda store: store.under_way(limit=4),
     "rates": lambda store: store.rates(since=at(2), now=at(9), limit=4),
     "what waits and runs, by deployment": lambda store: store.tally([State.PENDING, State.RUNNING]),
+    "runs of a queue": lambda store: store.search(queue="other", before=run(), limit=4),
+    "runs with a parameter": lambda store: store.search(parameters=[("n", "7")], limit=4, scanned=10),
+    "runs of a deployment with an error": lambda store: store.search(
+        deployment="flights", error="x", limit=4, scanned=10
+    ),
     "run by the beginning of its id": lambda store: missing(store, "abcd"),
     "deploy": lambda store: store.deploy(deployment("full", policy=Policy(rate="1/second")), TEXT, now=T0),
 }

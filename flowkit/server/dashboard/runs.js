@@ -1,4 +1,11 @@
 // The page Runs: the table, and beside it the run that was chosen in it.
+const SPANS = { // what can be chosen, and its seconds
+  "1h": ["The last hour", 3600], "24h": ["The last 24 hours", 86400], "7d": ["The last 7 days", 7 * 86400], "30d": ["The last 30 days", 30 * 86400],
+};
+const PICKED = { // what can be done to those selected: to which, its button, and the question
+  cancel: [["pending", "running"], "Cancel", (many) => `Cancel ${many}? What is under way is stopped, its kernel too.`],
+  retry: [["failed", "cancelled"], "Retry", (many) => `Run ${many} again? Nodes that have finished keep their results.`],
+};
 const COLUMNS = [
   ["state", "State"], ["deployment", "Deployment"], ["run", "Run"], ["attempt", "Attempt"], ["scheduled", "Scheduled for"],
   ["created", "Created"], ["started", "Started"], ["duration", "Duration"], ["why", "Error"],
@@ -10,6 +17,8 @@ class RunsPage {
     this.pages = [null]; // the run before each page gone through so far; the last is the one shown
     this.rows = new Map(); // id -> {data, tr}
     this.order = [];
+    this.picked = new Set(); // ids of the rows that are selected
+    this.may = frame.may("operator");
     this.detail = new Detail(frame, { close: () => this.close() });
     this.build();
   }
@@ -17,38 +26,53 @@ class RunsPage {
   open(query) {
     this.states = STATES.filter((state) => query.getAll("state").includes(state));
     this.deployment = query.get("deployment");
+    this.queue = query.get("queue");
+    this.parameters = query.getAll("parameter");
+    this.error = query.get("error");
+    this.last = query.get("last") in SPANS ? query.get("last") : null;
+    this.since = query.get("since");
+    this.until = query.get("until");
     this.run = query.get("run");
     const before = query.get("before");
     if (before !== this.pages.at(-1)) {
       const known = this.pages.indexOf(before);
       this.pages = known >= 0 ? this.pages.slice(0, known + 1) : [null, ...(before ? [before] : [])];
     }
-    const filter = JSON.stringify([this.states, this.deployment, before]);
-    if (filter !== this.filter) this.scroller.scrollTop = 0;
+    const filter = this.address({ run: null });
+    if (filter !== this.filter) {
+      this.scroller.scrollTop = 0;
+      this.picked.clear();
+      // From when it was chosen: a question that changed each second would be a new one each second.
+      this.from = this.last ? Math.floor(this.frame.now() / 60) * 60 - SPANS[this.last][1] : instant(this.since);
+    }
     this.filter = filter;
     this.detail.open(this.run, this.run && this.rows.get(this.run)?.data);
     this.drawChoice();
+    this.drawFilters();
+    this.drawPicked();
     this.mark();
   }
 
   address(change = {}) {
-    const { states, deployment, before, run } = { states: this.states, deployment: this.deployment, before: this.pages.at(-1), run: this.run, ...change };
+    const { states, deployment, queue, parameters, error, last, since, until, run } = this;
+    const at = { states, deployment, queue, parameters, error, last, since, until, run, before: this.pages.at(-1), ...change };
     const url = new URLSearchParams({ page: "runs" });
-    for (const state of states) url.append("state", state);
-    if (deployment) url.set("deployment", deployment);
-    if (before) url.set("before", before);
-    if (run) url.set("run", run);
+    for (const state of at.states) url.append("state", state);
+    for (const pair of at.parameters) url.append("parameter", pair);
+    for (const name of ["deployment", "queue", "error", "last", "since", "until", "before", "run"]) if (at[name]) url.set(name, at[name]);
     return `?${url}`;
   }
 
   ask() {
-    const asked = { choice: {}, runs: { states: this.states, deployment: this.deployment, before: this.pages.at(-1) } };
-    return { ...asked, ...this.detail.ask() };
+    const { states, deployment, queue, parameters, error } = this;
+    const runs = { states, deployment, queue, parameters, error, since: this.from, until: instant(this.until), before: this.pages.at(-1) };
+    return { choice: {}, runs, ...this.detail.ask() };
   }
 
   draw({ choice, runs, ...told }) {
     if (choice?.choice) this.drawCounts(choice.choice);
     if (runs?.table) this.drawRows(runs.table);
+    if (runs?.scanned !== undefined) this.drawScanned(runs.scanned);
     this.detail.draw(told);
   }
 
@@ -92,41 +116,151 @@ class RunsPage {
       this.chips.set(state, { chip, figure });
       chips.append(chip);
     }
-    this.choice = h("select", { "aria-label": "Deployment", "data-search": true, onchange: () =>
-      this.narrow({ deployment: this.choice.value || null }) });
+    const chooser = (label, name) => h("select", { "aria-label": label, onchange: (event) => this.narrow({ [name]: event.target.value || null }) });
+    this.choice = chooser("Deployment", "deployment");
+    this.queues = chooser("Queue", "queue");
+    this.when = h("select", { "aria-label": "Submitted", onchange: () => this.chooseSpan() },
+      h("option", { value: "" }, "Any time"), ...Object.entries(SPANS).map(([value, [text]]) => h("option", { value }, text)),
+      h("option", { value: "span" }, "Between …"));
+    this.search = h("input", {
+      type: "search", "data-search": true, "aria-label": "Search", placeholder: "Text in the error, or parameter=value",
+      title: "A text in the error, or parameter=value (/)", maxlength: 500,
+      onkeydown: (event) => event.key === "Enter" && this.find(),
+    });
+    const day = (name) => h("input", { type: "datetime-local", "aria-label": name, onchange: () => this.narrow({ last: null, since: this.sinceField.value || null, until: this.untilField.value || null }) });
+    this.sinceField = day("From");
+    this.untilField = day("Until");
+    this.span = h("span", { class: "span", hidden: true }, this.sinceField, "to", this.untilField);
+    this.filters = h("div", { class: "filters", hidden: true });
+    this.acts = h("div", { class: "bar picked", role: "group", "aria-label": "Selected runs", hidden: true });
     this.place = h("span", { class: "place" });
     this.newer = h("button", { type: "button", onclick: () => this.frame.go(this.address({ before: this.pages.at(-2) })) }, "← Newer");
-    this.older = h("button", { type: "button", onclick: () => this.turnOn() }, "Older →");
+    this.older = h("button", { type: "button", onclick: () => this.turnOn(this.order.at(-1)) }, "Older →");
     this.body = h("tbody");
-    this.table = h("table", { role: "grid", "aria-label": "Runs, newest first" },
-      h("thead", {}, h("tr", {}, ...COLUMNS.map(([name, text]) =>
+    this.every = h("input", { type: "checkbox", "aria-label": "Select all on this page", onchange: () => this.pick(this.every.checked ? this.order : []) });
+    this.table = h("table", { role: "grid", "aria-label": "Runs, newest first", "aria-multiselectable": this.may ? "true" : null },
+      h("thead", {}, h("tr", {}, this.may ? h("th", { class: "pick" }, this.every) : "", ...COLUMNS.map(([name, text]) =>
         h("th", { scope: "col", class: name }, text)))), this.body);
-    walk(this.body, { open: (id) => this.select(id), moved: (id) => this.run && this.select(id) });
+    walk(this.body, {
+      open: (id) => this.select(id), moved: (id) => this.run && this.select(id),
+      toggle: this.may ? (id) => this.toggle(id) : null,
+    });
+    this.body.addEventListener("change", (event) => this.toggle(event.target.closest("tr").dataset.row));
     this.empty = h("div", { class: "empty" });
-    this.scroller = h("div", { class: "scroller" }, this.table, this.empty);
+    this.scanned = h("div", { class: "scanned", hidden: true });
+    this.scroller = h("div", { class: "scroller" }, this.table, this.empty, this.scanned);
     this.root = h("section", { class: "runs-page", "aria-label": "Runs" },
       h("div", { class: "now" }, chips),
       h("div", { class: "split" },
-        h("section", { class: "runs" }, h("div", { class: "bar" }, this.choice, this.place, this.newer, this.older), this.scroller),
+        h("section", { class: "runs" },
+          h("div", { class: "bar" }, this.search, this.choice, this.queues, this.when, this.span, this.place, this.newer, this.older),
+          this.filters, this.acts, this.scroller),
         this.detail.root));
     this.root.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.run) this.close();
     });
   }
 
-  turnOn() {
-    const before = this.order.at(-1);
+  turnOn(before) {
     this.pages.push(before);
     this.frame.go(this.address({ before }));
   }
 
-  drawCounts({ counts, most, deployments }) {
+  // What stands in the search's field.
+  find() {
+    const text = this.search.value.trim();
+    this.search.value = "";
+    if (!text) return;
+    if (/^[^\s=]+\s*=/.test(text)) {
+      const pair = text.replace(/\s*=\s*/, "=");
+      this.narrow({ parameters: [...new Set([...this.parameters, pair])] });
+    } else this.narrow({ error: text });
+  }
+
+  chooseSpan() {
+    const { value } = this.when;
+    if (value !== "span") return this.narrow({ last: value || null, since: null, until: null });
+    this.span.hidden = false;
+    this.sinceField.focus();
+  }
+
+  drawFilters() {
+    const one = (text, value, change) => h("span", { class: "filter" }, text && h("span", { class: "label" }, text), h("b", { title: value }, value),
+      h("button", { type: "button", "aria-label": `Without ${value}`, onclick: () => this.narrow(change) }, "✕"));
+    const made = this.parameters.map((pair) => one("", pair, { parameters: this.parameters.filter((other) => other !== pair) }));
+    if (this.error) made.push(one("error has", this.error, { error: null }));
+    this.filters.hidden = !made.length;
+    this.filters.replaceChildren(...made);
+    const span = Boolean(this.since || this.until);
+    this.span.hidden = !span;
+    this.when.value = span ? "span" : this.last || "";
+    this.sinceField.value = this.since || "";
+    this.untilField.value = this.until || "";
+  }
+
+  drawScanned(scanned) {
+    this.cutShort = scanned;
+    this.scanned.hidden = !scanned;
+    if (scanned) {
+      this.scanned.replaceChildren(
+        h("span", {}, `Of what no index knows, ${count(scanned.most)} runs are looked at in one go: these are back to ${when(scanned.to, true)}.`),
+        h("button", { type: "button", onclick: () => this.turnOn(scanned.before) }, "Look further back"));
+    }
+    this.drawEmpty();
+  }
+
+  // -- the selected -----------------------------------------------------------------------------------------------
+
+  pick(ids) {
+    this.picked = new Set(ids);
+    this.drawPicked();
+  }
+
+  toggle(id) {
+    if (!this.picked.delete(id)) this.picked.add(id);
+    this.drawPicked();
+  }
+
+  drawPicked() {
+    if (!this.may) return;
+    for (const [id, { tr }] of this.rows) {
+      const box = tr.querySelector("input");
+      if (box) box.checked = this.picked.has(id);
+      tr.classList.toggle("picked", this.picked.has(id));
+    }
+    const many = this.picked.size;
+    this.every.checked = many > 0 && many === this.order.length;
+    this.every.indeterminate = many > 0 && !this.every.checked;
+    this.acts.hidden = !many;
+    if (!many) return;
+    const which = Object.entries(PICKED).map(([name, [states]]) => [name,
+      [...this.picked].filter((id) => states.includes(this.rows.get(id)?.data.state) && !this.rows.get(id)?.data.cancelling)]);
+    const drawn = JSON.stringify([many, which.map(([, ids]) => ids.length)]);
+    if (drawn === this.drawnPicked && this.acts.firstChild) return; // a button keeps the focus
+    this.drawnPicked = drawn;
+    this.acts.replaceChildren(h("b", {}, `${count(many)} selected`),
+      ...which.map(([name, ids]) => h("button", { type: "button", disabled: !ids.length, onclick: () => this.act(name) },
+        ids.length ? `${PICKED[name][1]} ${count(ids.length)}` : PICKED[name][1])),
+      h("button", { type: "button", class: "quiet", onclick: () => this.pick([]) }, "Select none"));
+  }
+
+  async act(name) {
+    const [states, button, question] = PICKED[name];
+    const ids = [...this.picked].filter((id) => states.includes(this.rows.get(id)?.data.state));
+    const many = ids.length === 1 ? "1 run" : `${count(ids.length)} runs`;
+    if (!await this.frame.confirm(question(many), `${button} ${many}`)) return;
+    if (await this.frame.act(name, { runs: ids })) this.pick([]);
+    this.frame.ask();
+  }
+
+  drawCounts({ counts, most, deployments, queues }) {
     this.all = STATES.reduce((sum, state) => sum + counts[state], 0);
     for (const [state, { figure }] of this.chips) {
       const more = (state ? [state] : STATES).some((one) => counts[one] >= most);
       write(figure, count(state ? counts[state] : this.all) + (more ? "+" : ""));
     }
     this.deployments = deployments;
+    this.queueNames = queues;
     this.drawChoice();
     this.drawEmpty();
   }
@@ -135,14 +269,8 @@ class RunsPage {
     for (const [state, { chip }] of this.chips) {
       chip.setAttribute("aria-pressed", String(state ? this.states.includes(state) : !this.states.length));
     }
-    const known = this.deployments ?? [];
-    const names = known.includes(this.deployment) || !this.deployment ? known : [this.deployment, ...known];
-    const drawn = JSON.stringify([names, this.deployment]);
-    if (drawn === this.drawnChoice) return; // an open list would close
-    this.drawnChoice = drawn;
-    this.choice.replaceChildren(h("option", { value: "" }, "All deployments"),
-      ...names.map((name) => h("option", { value: name }, name)));
-    this.choice.value = this.deployment || "";
+    options(this.choice, "All deployments", this.deployments ?? [], this.deployment);
+    options(this.queues, "All queues", this.queueNames ?? [], this.queue);
   }
 
   // -- the table --------------------------------------------------------------------------------------------------
@@ -154,6 +282,8 @@ class RunsPage {
       this.fill(tr, data);
     }
     this.arrange(order, more);
+    for (const id of this.picked) if (!this.rows.has(id)) this.picked.delete(id);
+    this.drawPicked();
     this.mark();
     this.drawEmpty();
   }
@@ -183,6 +313,7 @@ class RunsPage {
   fill(tr, data) {
     const link = this.frame.link(`?run=${data.id}`, { tabindex: "-1", title: "Its own page" }, data.id.slice(0, 8));
     tr.replaceChildren(
+      this.may ? h("td", { class: "pick" }, h("input", { type: "checkbox", tabindex: "-1", "aria-label": `Select run ${data.id.slice(0, 8)}` })) : "",
       h("td", { class: "state" }, badge(data)),
       h("td", { class: "deployment", title: data.label }, data.label),
       h("td", { class: "run" }, link),
@@ -212,9 +343,27 @@ class RunsPage {
     this.empty.hidden = this.order.length > 0;
     this.table.hidden = !this.empty.hidden;
     if (this.empty.hidden || this.all === undefined) return;
-    if (this.all) {
+    if (this.cutShort) {
+      this.empty.replaceChildren(h("h2", {}, "Not among these"));
+    } else if (this.all) {
       const all = h("button", { type: "button", onclick: () => this.frame.go("?page=runs") }, "Show all runs");
       this.empty.replaceChildren(h("h2", {}, "No run is like that"), h("p", {}, "There are runs, but none fits what you chose above."), all);
     } else teach(this.empty, this.deployments);
   }
+}
+
+// A select's options; an open list would close if they were the same again.
+function options(select, none, names, chosen) {
+  const all = names.includes(chosen) || !chosen ? names : [chosen, ...names];
+  const drawn = JSON.stringify([all, chosen]);
+  if (select.dataset.drawn === drawn) return;
+  select.dataset.drawn = drawn;
+  select.replaceChildren(h("option", { value: "" }, none), ...all.map((name) => h("option", { value: name }, name)));
+  select.value = chosen || "";
+}
+
+// Seconds since 1970 of a time in the viewer's own zone; null if it is none.
+function instant(text) {
+  const at = text ? new Date(text).getTime() : NaN;
+  return Number.isNaN(at) ? null : at / 1000;
 }
