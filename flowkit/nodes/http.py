@@ -51,22 +51,22 @@ def get(
     *,
     params: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
-    timeout: float = 30.0,
-    retries: int = 4,
+    within: float = 30.0,
+    attempts: int = 5,
 ) -> Any:
     """Fetch what a URL answers: JSON as Python, other text as a string, nothing as None.
 
     Args:
         params: of the query, after those that the URL has.
         headers: sent along; another host that it redirects to does not get them.
-        timeout: seconds for each attempt, from the connection to the last byte.
-        retries: further attempts, after 0.5, 1, 2, 4 … seconds or when the server says.
+        within: seconds for each attempt, from the connection to the last byte.
+        attempts: how often it is tried, with 0.5, 1, 2, 4 … seconds between, or when the server says.
 
     Raises:
         Unavailable: no answer, or one with an error status, at the last attempt.
         AddressRefused: it leads to an address that this worker does not connect to.
     """
-    with _Session(timeout, retries, headers) as session:
+    with _Session(within, attempts, headers) as session:
         return _content(*session.fetch("GET", url, params=params))
 
 
@@ -76,8 +76,8 @@ def post(
     *,
     key: str | None = None,
     headers: dict[str, str] | None = None,
-    timeout: float = 30.0,
-    retries: int = 4,
+    within: float = 30.0,
+    attempts: int = 5,
 ) -> Any:
     """Send JSON to a URL, and return what it answers, as get does. Every attempt carries the same Idempotency-Key.
 
@@ -89,9 +89,9 @@ def post(
         key: the Idempotency-Key. If none is given it is made of the run, the node, the item and the body, so it is the
             same in every attempt of a run, and another one in the next run. Outside of a run it is new for each call.
         headers: sent along; another host that it redirects to does not get them.
-        timeout: seconds for each attempt, from the connection to the last byte.
-        retries: further attempts, after 0.5, 1, 2, 4 … seconds or when the server says; also after 409, by which a
-            receiver says that it still works on the first one.
+        within: seconds for each attempt, from the connection to the last byte.
+        attempts: how often it is tried, with 0.5, 1, 2, 4 … seconds between, or when the server says; also after 409,
+            by which a receiver says that it still works on the first one.
 
     Raises:
         Unavailable: no answer, or one with an error status, at the last attempt.
@@ -100,7 +100,7 @@ def post(
     data, kind = _encoded(body)
     key = key or _key(url, data)
     given = {"Content-Type": kind, **(headers or {}), "Idempotency-Key": key}
-    with _Session(timeout, retries, given, again=_AGAIN | {409}) as session:
+    with _Session(within, attempts, given, again=_AGAIN | {409}) as session:
         return _content(*session.fetch("POST", url, content=data))
 
 
@@ -112,8 +112,8 @@ def paginate(
     cursor: str = "",
     params: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
-    timeout: float = 30.0,
-    retries: int = 4,
+    within: float = 30.0,
+    attempts: int = 5,
     pages: int = 1000,
 ) -> pd.DataFrame:
     """Fetch a table page by page: a row for each item of each page's list, a column for each field.
@@ -127,8 +127,8 @@ def paginate(
         cursor: the query's parameter that gets what *next* holds.
         params: of the query of the first page.
         headers: sent along with every page.
-        timeout: seconds for each attempt at a page.
-        retries: further attempts at each page, as in get.
+        within: seconds for each attempt at a page.
+        attempts: how often each page is tried, as in get.
         pages: more than these are taken for a mistake.
 
     Raises:
@@ -140,7 +140,7 @@ def paginate(
     seen: set[Any] = set()
     at: str = url
     query = params
-    with _Session(timeout, retries, headers) as session:
+    with _Session(within, attempts, headers) as session:
         for _ in range(pages):
             answer, data = session.fetch("GET", at, params=query)
             page = _content(answer, data)
@@ -168,8 +168,8 @@ def download(
     *,
     params: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
-    timeout: float = 30.0,
-    retries: int = 4,
+    within: float = 30.0,
+    attempts: int = 5,
 ) -> str:
     """Fetch a file of any size to *path* in constant memory, and return *path*. It is there whole or not at all.
 
@@ -177,8 +177,8 @@ def download(
         path: on this machine, or any URL that fsspec knows.
         params: of the query, after those that the URL has.
         headers: sent along; another host that it redirects to does not get them.
-        timeout: seconds without a byte, after which an attempt is given up.
-        retries: further attempts, each from the beginning of the file.
+        within: seconds without a byte, after which an attempt is given up.
+        attempts: how often it is tried, each time from the beginning of the file.
 
     Raises:
         Unavailable: as get; also if the file has fewer bytes than its server has said.
@@ -190,7 +190,7 @@ def download(
                 session.refresh()
                 file.write(chunk)
 
-    with places.whole(path) as place, _Session(timeout, retries, headers) as session:
+    with places.whole(path) as place, _Session(within, attempts, headers) as session:
         session.fetch("GET", url, params=params, read=save)
     return path
 
@@ -199,9 +199,12 @@ class _Session:
     """Requests with one set of headers and one patience."""
 
     def __init__(
-        self, timeout: float, retries: int, headers: Mapping[str, str] | None, again: frozenset[int] = _AGAIN
+        self, within: float, attempts: int, headers: Mapping[str, str] | None, again: frozenset[int] = _AGAIN
     ) -> None:
-        self._timeout, self._retries, self._again = timeout, retries, again
+        for name, value in (("within", within), ("attempts", attempts)):
+            if not value > 0:
+                raise UsageError(f"{name} is {value!r}; it must be above 0")
+        self._timeout, self._attempts, self._again = within, attempts, again
         self._headers = dict(headers or {})
         self._network = _Network(http_allowed())
 
@@ -236,7 +239,7 @@ class _Session:
         except (httpx2.InvalidURL, ValueError) as error:
             raise UsageError(f"{url!r} is no URL: {error}; write it as https://host/path") from error
         what = f"{method} {_shown(url)}"
-        for attempt in range(self._retries + 1):
+        for attempt in range(self._attempts):
             asked: float | None = None
             try:
                 self.refresh()
@@ -255,10 +258,10 @@ class _Session:
                     f"{what} {problem}, and is to be tried again in {asked:.0f} s, which is more than the "
                     f"{PATIENCE:.0f} s that a node waits; retry the run later"
                 )
-            if attempt < self._retries:
+            if attempt + 1 < self._attempts:
                 # Never sooner than asked; apart from others that were turned away at the same time.
                 time.sleep((0.5 * 2**attempt if asked is None else asked) + random.uniform(0, 0.25 * 2**attempt))
-        times = "once" if self._retries == 0 else f"{self._retries + 1} times"
+        times = "once" if self._attempts == 1 else f"{self._attempts} times"
         raise Unavailable(f"{what} {problem}; it was tried {times}")
 
     @contextmanager

@@ -18,7 +18,7 @@ import pandas as pd
 from flowkit.errors import ExpressionError, UsageError, did_you_mean
 from flowkit.flow import schema as schemas
 from flowkit.nodes import expressions
-from flowkit.nodes.frames import Arrow, Frame
+from flowkit.nodes.frames import Frame
 
 __all__ = [
     "cast",
@@ -136,9 +136,7 @@ def cast(frame: Frame, types: dict[str, str]) -> Frame:
             raise UsageError(f"column {name!r} cannot become {kind!r}, which is no type{hint}")
         text = table.schema[name] == nw.String
         if text and kind == "boolean":
-            raise UsageError(
-                f"column {name!r} is text, of which we cannot know what is true; compute it: {name} == 'yes'"
-            )
+            raise UsageError(f"column {name!r} is text, which is true by no rule; compute it, as in {name} == 'yes'")
         column = nw.col(name).str.to_datetime() if text and kind in ("date", "time") else nw.col(name)
         made.append(column.cast(_TYPES[kind]).alias(name))
     return _given(frame, table.with_columns(*made))
@@ -248,7 +246,7 @@ def sort(frame: Frame, by: list[str], *, descending: bool = False) -> Frame:
     return _given(frame, table.sort(*by, descending=descending, nulls_last=True))
 
 
-def rows(frame: Arrow) -> list[dict[str, Any]]:
+def rows(frame: Frame) -> list[dict[str, Any]]:
     """The rows as dicts of Python's own values, what is missing as None: to map a node over, or to send."""
     table = _read(frame)
     return [
@@ -262,20 +260,20 @@ def from_rows(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def validate(frame: Frame, schema: Any) -> Frame:
+def validate(frame: Frame, rules: Any) -> Frame:
     """Check a table by Pandera, and return it as the schema has it, which may coerce types.
 
     Args:
-        schema: a DataFrameSchema or DataFrameModel; or rules for columns as JSON, each with any of ``type`` (as Pandera
+        rules: a DataFrameSchema or DataFrameModel; or JSON for some columns, each with any of ``type`` (as Pandera
             names it), ``min``, ``max``, ``in``, ``matches``, ``unique``, ``nullable``: ``{"delay": {"min": -60}}``.
-            Rules are for data frames of pandas; columns without any are let through.
+            JSON is for data frames of pandas; columns of which it says nothing are let through.
 
     Raises:
         SchemaBroken: something does not fit; the message has the checks that failed, and the first rows of each.
         UsageError: the rules cannot be read.
     """
-    rules = _schema(schema) if isinstance(schema, dict) else schema
-    return schemas.fitting(frame, rules)  # type: ignore[no-any-return]
+    schema = _schema(rules) if isinstance(rules, dict) else rules
+    return schemas.fitting(frame, schema)  # type: ignore[no-any-return]
 
 
 def _schema(rules: dict[str, Any]) -> Any:

@@ -68,7 +68,7 @@ def test_it_gives_up_after_the_last_attempt_and_says_how_often_it_tried():
         web(lambda asked: (503, SOON, None)) as server,
         pytest.raises(Unavailable, match=r"was answered with 503 Service Unavailable; it was tried 2 times$"),
     ):
-        http.get(server.url, retries=1)
+        http.get(server.url, attempts=2)
 
     assert len(server.asked) == 2
 
@@ -102,9 +102,9 @@ def test_a_connection_that_is_refused_or_breaks_is_tried_again():
         return 200, {}, "whole"
 
     with web(answer) as server:
-        assert http.get(server.url, retries=1) == "whole"
+        assert http.get(server.url, attempts=2) == "whole"
     with pytest.raises(Unavailable, match=r"failed: .*refused.*tried once"):
-        http.get(server.url, retries=0)
+        http.get(server.url, attempts=1)
 
 
 def test_a_server_that_is_silent_or_sends_a_byte_now_and_then_is_given_up_in_time():
@@ -122,7 +122,7 @@ def test_a_server_that_is_silent_or_sends_a_byte_now_and_then_is_given_up_in_tim
         for path in ("/silent", "/drips"):
             began = time.monotonic()
             with pytest.raises(Unavailable, match=f"{path} failed: no answer within 0.5 s; it was tried once"):
-                http.get(server.url + path, timeout=0.5, retries=0)
+                http.get(server.url + path, within=0.5, attempts=1)
             assert time.monotonic() - began < 10
 
 
@@ -235,10 +235,10 @@ def test_a_file_arrives_whole_or_not_at_all(tmp_path):
 
     path = tmp_path / "new" / "orders.bin"
     with web(answer) as server:
-        assert http.download(server.url, str(path), retries=1) == str(path)
+        assert http.download(server.url, str(path), attempts=2) == str(path)
         assert path.read_bytes() == data
         with pytest.raises(Unavailable, match="tried once"):
-            http.download(server.url, str(path), retries=0)
+            http.download(server.url, str(path), attempts=1)
         assert path.read_bytes() == data
         http.download(server.url, "memory://nodes/orders.bin")
 
@@ -321,7 +321,7 @@ def test_a_workers_kernel_is_told_a_list_also_if_there_is_none_and_an_authors_is
 def test_a_refusal_says_what_the_name_is_and_where_to_allow_it(monkeypatch):
     monkeypatch.setenv("FLOWKIT_HTTP_ALLOW", "")
     with web(lambda asked: (200, {}, None)) as server, pytest.raises(AddressRefused) as caught:
-        http.get(f"http://localhost:{server.port}/", retries=4)
+        http.get(f"http://localhost:{server.port}/", attempts=5)
 
     assert str(caught.value).startswith("localhost is ")
     assert str(caught.value).endswith(
@@ -425,9 +425,9 @@ def test_the_certificate_is_of_the_name_though_the_connection_is_to_its_address(
     http._trust.cache_clear()
     try:
         with web(lambda asked: (200, {}, "secure"), tls=context) as server:
-            assert http.get(f"https://crm.test:{server.port}/", retries=0) == "secure"
+            assert http.get(f"https://crm.test:{server.port}/", attempts=1) == "secure"
             with pytest.raises(Unavailable, match=r"failed: .*certificate"):
-                http.get(f"https://other.test:{server.port}/", retries=0)
+                http.get(f"https://other.test:{server.port}/", attempts=1)
     finally:
         http._trust.cache_clear()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import flowkit as fk
 from flowkit.flow.draft import Draft
+from flowkit.flow.node import DEFAULTS
 from flowkit.flow.palette import Palette
 from tests.flow.written import run
 
@@ -25,7 +26,8 @@ def test_every_function_of_a_family_is_offered_with_its_ports_types_and_first_li
         assert 10 < len(entry["doc"]) <= 120, entry["key"]
         for port in entry["ports"]:
             # What has no type is said to be any: a body, a schema. All else is asked for, or connected, by its type.
-            assert port["type"] or port["name"] in ("body", "schema", "value"), f"{entry['key']} {port['name']}"
+            assert port["type"] or port["name"] in ("body", "rules", "value"), f"{entry['key']} {port['name']}"
+            assert port["name"] not in ("name", "inputs", *DEFAULTS), f"flow.add({entry['name']}) takes it as an option"
 
 
 def test_a_flow_of_library_nodes_is_checked_as_a_draft_and_written_with_their_imports(offered: Offered) -> None:
