@@ -25,7 +25,13 @@ class FakeKernel:
         self._sleep, self._monotonic = sleep, monotonic
 
     def __call__(
-        self, order: Order, *, on_events: Callable[[Sequence[Event]], None], on_save: Callable[[str], None], stop: Stop
+        self,
+        order: Order,
+        *,
+        on_events: Callable[[Sequence[Event]], None],
+        on_last: Callable[[Sequence[Event]], None] | None = None,
+        on_save: Callable[[str], None],
+        stop: Stop,
     ) -> Ending:
         on_events([Event("cell", epoch(), "1", state=State.RUNNING)])
         until = self._monotonic() + float(order.parameters.get("seconds", 0.0))
@@ -38,6 +44,6 @@ class FakeKernel:
         else:
             ending = Ending(State.SUCCEEDED)
         ended = State.SUCCEEDED if ending.state is State.SUCCEEDED else State.FAILED
-        on_events([Event("cell", epoch(), "1", state=ended, error=ending.error)])
+        (on_last or on_events)([Event("cell", epoch(), "1", state=ended, error=ending.error)])
         on_save(order.notebook)
         return ending

@@ -56,10 +56,10 @@ class Saving(FakeKernel):
 
     meanwhile: Callable[[], None]
 
-    def __call__(self, order, *, on_events, on_save, stop):  # type: ignore[no-untyped-def]
+    def __call__(self, order, *, on_save, **callbacks):  # type: ignore[no-untyped-def]
         self.meanwhile()
         on_save(json.dumps({"cells": [], "running": order.current.attempt}))
-        return super().__call__(order, on_events=on_events, on_save=on_save, stop=stop)
+        return super().__call__(order, on_save=on_save, **callbacks)
 
 
 def live(store: Store, folder: Path) -> None:

@@ -211,7 +211,9 @@ class Dispatcher:
                 folder=folder,
             )
             with nullcontext() if self._limiter is None else Desk(folder, self._limiter.answer):
-                ending = self._run_order(order, on_events=attempt.record, on_save=save, stop=attempt.stop)
+                ending = self._run_order(
+                    order, on_events=attempt.record, on_last=attempt.keep, on_save=save, stop=attempt.stop
+                )
             if ending.state is State.SUCCEEDED and attempt.output is not None:
                 place, digest = attempt.output
                 if self._artifacts.digest(path) != digest:
@@ -421,6 +423,10 @@ class _Attempt:
             self.flush()
         except Unavailable as error:
             log.warning("run %s: %d events wait: %s", self.run.id[:8], len(self.unsaved), error)
+
+    def keep(self, events: Sequence[Event]) -> None:
+        """The last ones, which go with the ending: one transaction less."""
+        self.unsaved.extend(events)
 
     def flush(self) -> None:
         if self.unsaved or self.output:

@@ -101,6 +101,7 @@ class ForkedKernel(KernelProcess):
         self._exit.callback(os.close, fork.pidfd)
         self._exit.callback(self.kill)
         self._buffer = bytearray()
+        self._speaks = 2  # sockets that are not closed
         self._shim = SimpleNamespace(session=self._session, shell_channel=SimpleNamespace(send=self._send))
         self._wake_reader, self._wake_writer = os.pipe()
         self._exit.callback(self._close_pipe)
@@ -124,7 +125,7 @@ class ForkedKernel(KernelProcess):
 
     def receive(self, timeout: float | None, *, unwanted: Callable[[str, str, int], bool]) -> Iterator[Message]:
         self._count_kills()
-        if not self._whole():
+        if not self._whole() and self._speaks:
             self._sources.poll(None if timeout is None else max(0, int(timeout * 1000) + 1))
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_reader, 4096)
@@ -149,6 +150,7 @@ class ForkedKernel(KernelProcess):
     def _forget(self, closed: socket.socket) -> None:
         with contextlib.suppress(KeyError):
             self._sources.unregister(closed.fileno())
+            self._speaks -= 1
 
     def _whole(self) -> bool:
         return len(self._buffer) >= _HEAD.size and _size(self._buffer, 0) is not None
@@ -177,8 +179,9 @@ class ForkedKernel(KernelProcess):
     def ask_info(self) -> str:
         return self._request("kernel_info_request", {})
 
-    def prepare(self, log: Path) -> None:
-        self._execute(telling(log), silent=True, stop_on_error=False)
+    def prepare(self, log: Path | None) -> None:
+        if log is not None:
+            self._execute(telling(log), silent=True, stop_on_error=False)
 
     def execute(self, source: str, *, stop_on_error: bool) -> str:
         return self._execute(source, silent=False, stop_on_error=stop_on_error)

@@ -23,7 +23,7 @@ from flowkit.worker.outputs import Outputs
 from flowkit.worker.process import SHUTDOWN, Died, KernelProcess, Message, shortcoming
 from flowkit.worker.reporter import Reporter
 from flowkit.worker.usage import Sampler
-from flowkit.worker.zygote import Start, Zygotes
+from flowkit.worker.zygote import Start, Told, Zygotes
 
 #: Seconds a kernel may take until it answers.
 STARTING = 60.0
@@ -85,16 +85,22 @@ class Stop:
 
 
 def run_notebook(
-    order: Order, *, on_events: Callable[[Sequence[Event]], None], on_save: Callable[[str], None], stop: Stop
+    order: Order,
+    *,
+    on_events: Callable[[Sequence[Event]], None],
+    on_last: Callable[[Sequence[Event]], None] | None = None,
+    on_save: Callable[[str], None],
+    stop: Stop,
 ) -> Ending:
     """Execute the notebook and say how that ended. Nothing of its kernel is left when this returns or raises.
 
-    Both callbacks come from a thread of their own, one at a time, the last ones from the caller's. If one raises, the
+    The callbacks come from a thread of their own, one at a time, the last ones from the caller's. If one raises, the
     kernel is killed, nothing more is told, and the exception raised here.
 
     Args:
-        on_events: gets the cells' events, their output, and what the kernel appended to its log; at once for a change
-            of a cell's state, about every 0.2 s for the rest.
+        on_events: gets the cells' events, their output, and what the kernel appended to its log; within 0.05 s for a
+            change of a cell's state, about every 0.2 s for the rest.
+        on_last: gets what is left of them when the kernel is gone; None: ``on_events`` does.
         on_save: gets the whole document as JSON, about every second while it changes and less often if it is large.
             It says ``running`` until the last time.
     """
@@ -102,7 +108,7 @@ def run_notebook(
         executed = Executed(order.notebook, order.current)
     except NotebookError as error:
         return Ending(State.FAILED, Cause.SETUP, str(error))
-    return _Execution(order, executed, stop, on_events, on_save).run()
+    return _Execution(order, executed, stop, on_events, on_last or on_events, on_save).run()
 
 
 class _Ended(Exception):
@@ -119,11 +125,14 @@ class _Execution:
         executed: Executed,
         stop: Stop,
         on_events: Callable[[Sequence[Event]], None],
+        on_last: Callable[[Sequence[Event]], None],
         on_save: Callable[[str], None],
     ) -> None:
         self._order, self._executed, self._stop = order, executed, stop
         self._deadline = None if order.timeout is None else time.monotonic() + order.timeout
-        self._reporter = Reporter(on_events=on_events, on_save=on_save, render=self._render, log=order.folder / LOG)
+        self._reporter = Reporter(
+            on_events=on_events, on_last=on_last, on_save=on_save, render=self._render, log=order.folder / LOG
+        )
         self._kernel: KernelProcess
         self._outputs: Outputs | None = None
         self._cell: Cell | None = None  # that runs, or ran last
@@ -173,7 +182,7 @@ class _Execution:
                     exceeded=self._exceeded,
                     forked=forked is not None,
                 ):
-                    self._run_cells(name)
+                    self._run_cells(name, start.told)
                 self._kernel.request_shutdown()
                 if not self._kernel.exits_within(SHUTDOWN):
                     self._kernel.terminate()
@@ -186,10 +195,15 @@ class _Execution:
                 self._drain()
                 self._outputs.finish()
 
-    def _run_cells(self, name: str) -> None:
+    def _run_cells(self, name: str, told: Told | None) -> None:
+        """*told*: what need not be asked of the kernel, nor waited for."""
         cells = self._executed.cells()
         self._reporter.event(*(Event("cell", epoch(), str(cell.number), state=State.PENDING) for cell in cells))
-        self._await_start(name)
+        if told is None:
+            self._await_start(name)
+        else:
+            self._executed.set_language(told.language)
+            self._reporter.event(Event("packages", epoch(), data=told.packages))
         for cell in cells:
             self._run_cell(cell, last=cell is cells[-1])
 

@@ -249,14 +249,14 @@ class KernelProcess:
         """Ask the kernel who it is: its reply, and an "idle" on iopub, show that it listens. Returns the id."""
         return str(self._client.kernel_info())
 
-    def prepare(self, log: Path) -> None:
+    def prepare(self, log: Path | None) -> None:
         """To be called once, when it listens. Nothing of this shows in the notebook.
 
         Args:
             log: of the run, where it is to tell what it has installed.
         """
         if self._ipykernel:
-            code = f"exec({_PREPARATION!r}, {{'kernel': get_ipython().kernel}})\n{telling(log)}"
+            code = f"exec({_PREPARATION!r}, {{'kernel': get_ipython().kernel}})\n{telling(log) if log else ''}"
             self._client.execute(code, silent=True, allow_stdin=False, stop_on_error=False)
 
     def execute(self, source: str, *, stop_on_error: bool) -> str:

@@ -17,7 +17,7 @@ from flowkit.model import epoch
 #: Seconds between two looks at the kernel's log and between two batches of output.
 PERIOD = 0.2
 
-#: Seconds between two tellings at least. What a short run has to tell, it tells once or twice.
+#: Seconds that what is urgent waits for more of its kind. What a short run has to tell, it tells once.
 GAP = 0.05
 
 #: Seconds until the first save: a run that is over by then saves once.
@@ -31,7 +31,7 @@ _BYTES_PER_SECOND = 2_000_000
 
 
 class Reporter:
-    """``on_events`` and ``on_save`` are never called at the same time, and not after the ``with`` block has ended.
+    """Its callbacks are never called at the same time, and not after the ``with`` block has ended.
 
     An exception of theirs ends the reporting: it is kept in ``error``, and ``alarm`` is called.
     """
@@ -40,18 +40,20 @@ class Reporter:
         self,
         *,
         on_events: Callable[[Sequence[Event]], None],
+        on_last: Callable[[Sequence[Event]], None],
         on_save: Callable[[str], None],
         render: Callable[[], str],
         log: Path,
     ) -> None:
         """
         Args:
+            on_last: as ``on_events``, once, when the run is over.
             render: gives the document; called from the reporter's thread.
             log: to which the kernel appends its events.
         """
         self.error: BaseException | None = None
         self.alarm: Callable[[], None] = lambda: None
-        self._on_events, self._on_save, self._render = on_events, on_save, render
+        self._on_events, self._on_last, self._on_save, self._render = on_events, on_last, on_save, render
         self._log = Follower(log)
         self._ready = threading.Condition()
         self._events: list[Event] = []
@@ -75,7 +77,7 @@ class Reporter:
         self._thread.join()
 
     def event(self, *events: Event) -> None:
-        """Tell of a change of state, at once."""
+        """Tell of a change of state, nearly at once."""
         with self._ready:
             self._join_text()
             self._events += events
@@ -106,7 +108,7 @@ class Reporter:
         self.__exit__(None, None, None)
         if self.error is not None:
             raise self.error
-        self._tell()
+        self._tell(self._on_last)
         self._on_save(self._render())
 
     def _work(self) -> None:
@@ -114,25 +116,22 @@ class Reporter:
             while True:
                 with self._ready:
                     self._ready.wait_for(lambda: self._urgent or self._closing, PERIOD)
-                    if self._closing:
-                        return
-                self._tell()
-                with self._ready:
                     if self._ready.wait_for(lambda: self._closing, GAP):
                         return
+                self._tell(self._on_events)
                 if self._changed and time.monotonic() >= self._next_save:
                     self._save()
         except BaseException as error:
             self.error = error
             self.alarm()
 
-    def _tell(self) -> None:
+    def _tell(self, on_events: Callable[[Sequence[Event]], None]) -> None:
         with self._ready:
             self._join_text()
             events, self._events, self._urgent = self._events, [], False
         events += self._log.read()
         if events:
-            self._on_events(events)
+            on_events(events)
 
     def _save(self) -> None:
         began = time.monotonic()

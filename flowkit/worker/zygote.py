@@ -35,6 +35,9 @@ log = logging.getLogger("flowkit.worker")
 
 _SCRIPT = Path(__file__).parent.parent / "kernel" / "zygote.py"
 
+#: Variables that only say which kernel it is, and so make no difference to a zygote.
+_OF_ONE_KERNEL = {RUN_FOLDER, "JPY_SESSION_NAME", "PYTEST_CURRENT_TEST"}
+
 #: Seconds a zygote may take to import everything, a trial kernel to answer, and a zygote to fork.
 STARTING, TRIAL, FORKING = 120.0, 20.0, 5.0
 
@@ -53,11 +56,20 @@ class Unfit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What all forks of one zygote would answer."""
+
+    language: dict[str, Any]  #: as a kernel tells of itself
+    packages: dict[str, Any]  #: of the event of that name
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """How a kernel was started."""
 
     how: str  #: cold, warm or parked
     reason: str | None  #: why it was cold
+    told: Told | None = None  #: of a fork, what a kernel would have to be asked
 
 
 class Zygotes:
@@ -77,14 +89,14 @@ class Zygotes:
             return None, Start("cold", f"{cwd} is no folder")
         try:
             line = self._line(spec, env)
-            fork = line.take()
+            fork, told = line.take()
         except Unfit as why:
             return None, Start("cold", str(why))
         try:
             kernel = ForkedKernel(fork, spec, cwd=cwd, env=env, log=log, ended=line.ended)
         except Died as death:
             return None, Start("cold", f"its fork died: {death}")
-        return kernel, Start(kernel.start, None)
+        return kernel, Start(kernel.start, None, told)
 
     def prepare(self, spec: KernelSpec, env: Mapping[str, str]) -> None:
         """Have a zygote started for what will be asked for."""
@@ -108,9 +120,8 @@ class Zygotes:
         if process.isolation() == "group":
             raise Unfit("this system cannot keep a fork together")
         command, options = _ipykernel(spec)
-        same = {
-            name: value for name, value in environment(spec, env, process.isolation()).items() if name != RUN_FOLDER
-        }
+        given = environment(spec, env, process.isolation())
+        same = {name: value for name, value in given.items() if name not in _OF_ONE_KERNEL}
         key = json.dumps([process.isolation(), command, options, sorted(same.items())])
         with self._lock:
             line = self._lines.pop(key, None) or _Line(command, options, same, names)
@@ -162,7 +173,7 @@ class _Line:
                 self._keeping.start()
             self._changed.notify_all()
 
-    def take(self) -> Fork:
+    def take(self) -> tuple[Fork, Told]:
         self.wake_if_gone()
         with self._changed:
             zygote, fork, self._parked = self._zygote, self._parked, None
@@ -176,10 +187,10 @@ class _Line:
                 raise Unfit(f"{changed} has changed; a new zygote is being started")
             if fork is not None and fork.waits():
                 fork.parked = True
-                return fork
+                return fork, zygote.told
             if fork is not None:
                 fork.close()
-            return zygote.fork()
+            return zygote.fork(), zygote.told
         except Unfit as why:
             if fork is not None and not fork.parked:
                 with contextlib.suppress(OSError):
@@ -335,7 +346,7 @@ class _Zygote:
                 found = json.load(facts)
                 self.loaded = Loaded(found["files"], found["path"], began=began, library=found["library"])
                 self.skipped: dict[str, str] = found["skipped"]
-                self._try(env)
+                self.told = self._try(env)
             except BaseException:
                 self._end()
                 raise
@@ -377,22 +388,26 @@ class _Zygote:
             return said, descriptors
         return b"", []
 
-    def _try(self, env: Mapping[str, str]) -> None:
+    def _try(self, env: Mapping[str, str]) -> Told:
         """Have a kernel say something. A run would fail by what is wrong with it."""
         with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / "log"
-            fork = self.fork()
-            kernel = ForkedKernel(fork, KernelSpec(), cwd=Path(folder), env=env, log=log)
+            log, events = Path(folder) / "log", Path(folder) / "events"
+            kernel = ForkedKernel(self.fork(), KernelSpec(), cwd=Path(folder), env=env, log=log)
             with contextlib.closing(kernel):
+                kernel.ask_info()
+                kernel.prepare(events)
                 request = kernel.execute("print(6 * 7)", stop_on_error=True)
-                until, heard = time.monotonic() + TRIAL, dict[str, Any]()
+                until, heard, about = time.monotonic() + TRIAL, dict[str, Any](), dict[str, Any]()
                 while not {"stream", "execute_reply"} <= set(heard) and time.monotonic() < until and kernel.alive:
                     for message in kernel.receive(1.0, unwanted=lambda *_: False):
+                        if message.type == "kernel_info_reply":
+                            about = message.body["content"]["language_info"]
                         if message.parent == request:
                             heard[message.type] = message.body["content"]
                 kernel.kill()
                 if heard.get("stream", {}).get("text") != "42\n" or heard["execute_reply"]["status"] != "ok":
                     raise Unfit(f"its first kernel said nothing sensible ({kernel.death()}): {kernel.last_words()}")
+                return Told(about, json.loads(events.read_text())["data"])
 
     def _last_words(self) -> str:
         self._words.seek(0)
