@@ -166,6 +166,11 @@ def http_allowed(env: Mapping[str, str] | None = None) -> tuple[str, ...] | None
     return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
+def whole_environment() -> dict[str, str]:
+    """All of this process's: for kernels that are its own user's, as papermill's are."""
+    return dict(os.environ)
+
+
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
