@@ -42,3 +42,6 @@ export function count(number: number): string {
 export function plural(number: number, noun: string): string {
   return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
+
+/** Of what one chooses from: more would take long to list, and longer to read. */
+export const MOST_LISTED = 200;

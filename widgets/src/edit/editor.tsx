@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useReducer, useRef, useState } from "react";
 import type { Draft, Edge, Entry, Offer, Problem, Store } from "../model";
 import { Icon, useStore } from "../parts";
-import { plural } from "../words";
+import { MOST_LISTED, plural } from "../words";
 import { Board, lights, type BoardHandle, type Chosen } from "./board";
 import * as edit from "./draft";
 import { Form } from "./form";
@@ -122,6 +122,8 @@ export function Editor({ store, leave }: { store: Store; leave: () => void }) {
       };
     }));
     items.sort((one, two) => Number(one.off) - Number(two.off));
+    const more = items.splice(MOST_LISTED).filter((item) => !item.off).length;
+    if (more) items.push({ label: `and ${plural(more, "other")}`, hint: "draw the edge", off: true, run: () => undefined });
     const edge = out ? undefined : graph.edges.find(([, , to, port]) => to === own && port === place);
     if (edge) items.push({ label: "Take the edge off", run: () => { cut(edge); board.current?.focus(name); } });
     if (!items.length) items.push({ label: "there is no other node yet", off: true, run: () => undefined });

@@ -1,8 +1,9 @@
 // The chosen node as a form, made from the signature of its function.
-import { useEffect, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import type { Ask, Draft, DraftNode, Entry, Given, Graph, Problem } from "../model";
 import { Icon } from "../parts";
-import { refusal, type Compat } from "../rules";
+import { reached, refusal, type Compat } from "../rules";
+import { MOST_LISTED } from "../words";
 import * as edit from "./draft";
 
 interface Props {
@@ -97,7 +98,10 @@ function Input({ draft, node, known, graph, fits, change, port, entry, problem }
   const [naming, setNaming] = useState(false);
   const given = node.inputs?.[port.name];
   const place: [number, number] = [draft.nodes.indexOf(node), edit.portsOf(node, entry).indexOf(port)];
-  const fitting = [...feeds].filter(([, [giver, output]]) => !refusal(graph, fits, [giver, output, ...place])).map(([name]) => name);
+  const fitting = useMemo(() => {
+    const after = reached(graph.edges, place[0]);
+    return [...feeds].filter(([, [giver, output]]) => !refusal(graph, fits, [giver, output, ...place], (from) => after.has(from))).map(([name]) => name).slice(0, MOST_LISTED);
+  }, [graph, fits, ...place]);
   const parameters = new Set([port.name, ...graph.nodes.flatMap((one) => one.ports.filter((other) => other.kind === "parameter").map((other) => other.source ?? other.name))].filter((name) => !feeds.has(name)));
   const now = fed.kind === "edge" ? `e:${fed.from}` : fed.kind === "parameter" ? `p:${fed.from}` : "";
   const put = (value: Given | undefined) => change(edit.give(draft, node.name, port.name, value));
