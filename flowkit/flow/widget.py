@@ -30,8 +30,8 @@ def show(widget: Any, svg: str, text: str) -> None:
     plain = {"text/plain": text}
     _publish({"image/svg+xml": svg, **plain}, _picture(widget))
     _publish({"text/html": _EITHER, "text/plain": ""})
-    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    _publish({_WIDGET: view, **plain})
+    data, metadata = widget._repr_mimebundle_()  # in Colab the metadata says where its widgets are from
+    _publish({_WIDGET: data[_WIDGET], **plain}, metadata=metadata)
 
 
 def show_again(widget: Any, svg: str, text: str) -> None:
@@ -98,7 +98,9 @@ def notebook() -> str:
     return str(named or session_notebook() or "")
 
 
-def _publish(data: dict[str, Any], id: str | None = None, *, again: bool = False) -> None:
+def _publish(
+    data: dict[str, Any], id: str | None = None, *, again: bool = False, metadata: dict[str, Any] | None = None
+) -> None:
     from IPython.display import publish_display_data
 
-    publish_display_data(data, transient={"display_id": id} if id else {}, update=again)
+    publish_display_data(data, metadata, transient={"display_id": id} if id else {}, update=again)

@@ -45,6 +45,13 @@ go.set()
 done.wait(10)
 time.sleep(0.3)
 """,
+    """
+import sys, types
+colab = sys.modules["google.colab.output"] = types.ModuleType("google.colab.output")
+colab.enable_custom_widget_manager = lambda: None
+colab._widgets = types.SimpleNamespace(_installed_url="https://example.org/manager.js")
+flow
+""",
 ]
 
 
@@ -81,3 +88,10 @@ def test_a_flow_as_the_last_line_is_a_picture_beside_the_live_graph(outputs):
     assert "image/svg+xml" not in live.data, "JupyterLab would never show it: see flow/view.py"
     assert shown.data["image/svg+xml"].startswith("<svg ")
     assert shown.data["text/plain"] == "Flow('f'): 3 nodes"
+
+
+def test_in_colab_the_live_graph_says_where_its_widgets_are_from(outputs):
+    _, _, live = outputs[5]
+
+    told = live.metadata["application/vnd.jupyter.widget-view+json"]["colab"]
+    assert told == {"custom_widget_manager": {"url": "https://example.org/manager.js"}}
