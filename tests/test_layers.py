@@ -100,7 +100,7 @@ MAY_IMPORT = {
 
 #: heavy library -> the modules that alone may import it.
 OWNERS = {
-    "sqlalchemy": ("store",),
+    "sqlalchemy": ("store", "nodes.sql"),
     "alembic": ("store",),
     "huey": ("worker.broker", "worker.worker"),
     "redis": ("worker.broker", "worker.limits"),
@@ -129,6 +129,7 @@ OWNERS = {
     "fsspec": ("artifacts", "nodes.places"),
     "narwhals": ("nodes.table", "nodes.expressions"),
     "pandera": ("nodes.table",),
+    "openpyxl": ("nodes.files",),
     "httpx2": ("nodes.http",),
     "httpcore2": ("nodes.http",),
     "anywidget": ("flow.widget",),
