@@ -17,7 +17,6 @@ from flowkit.model import LIVE, Cause, Run, State, now
 from flowkit.server.actions import Actions
 from flowkit.store import Store
 from flowkit.store.changes import Change
-from flowkit.store.figures import ENDINGS
 
 #: Seconds for which what the store has told is told again: two that ask at once cost it one question.
 FRESH = 5.0
@@ -25,8 +24,6 @@ FRESH = 5.0
 #: Runs that have ended are counted again when so many times as long has gone by as the last count took: of a million
 #: that is two minutes, and a thousandth of the database's time whatever their number.
 REST = 1_000.0
-
-UNDER_WAY = (State.PENDING, State.RUNNING)
 
 DURATIONS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200)
 WAITS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -122,7 +119,7 @@ class Metrics:
     def _of_the_store(self) -> list[Metric]:
         at = now()
         runs = GaugeMetricFamily("flowkit_runs", "Runs that are kept.", labels=["deployment", "state"])
-        for (deployment, state), many in (self._tally_ended() | self._store.tally(UNDER_WAY)).items():
+        for (deployment, state), many in (self._tally_ended() | self._store.tally(under_way=True)).items():
             runs.add_metric([deployment or "", state.value], many)
         waiting = GaugeMetricFamily("flowkit_queue_depth", "Runs that wait.", labels=["queue"])
         running = GaugeMetricFamily("flowkit_queue_running", "Runs under way.", labels=["queue"])
@@ -149,7 +146,7 @@ class Metrics:
     def _tally_ended(self) -> dict[tuple[str | None, State], int]:
         began = monotonic()
         if began >= self._count_again:
-            self._ended = self._store.tally(ENDINGS)
+            self._ended = {key: many for key, many in self._store.tally().items() if key[1].final}
             self._count_again = monotonic() + REST * (monotonic() - began)
         return self._ended
 

@@ -388,20 +388,18 @@ class Runs(Database):
         with self.reading() as connection:
             return dict(zip(some, connection.execute(sa.select(*counts)).one(), strict=True))
 
-    def tally(self, states: Iterable[State] = RUN_STATES) -> dict[tuple[str | None, State], int]:
-        """How many runs there are of each deployment, None for those of none, in each of these states.
+    def tally(self, *, under_way: bool = False) -> dict[tuple[str | None, State], int]:
+        """How many runs there are of each deployment, None for those of none, and in each state.
 
-        All that have ended of a million take a tenth of a second; those that wait or run are few.
+        Args:
+            under_way: only those that wait or run, which are few. All of a million take a tenth of a second.
         """
-        each = [
-            sa.select(runs.c.deployment, sa.literal_column(f"'{state}'").label("state"), sa.func.count().label("many"))
-            .where(is_in(state))
-            .group_by(runs.c.deployment)
-            for state in states
-        ]
-        query = sa.union_all(*each)
+        columns = runs.c.deployment, runs.c.state, sa.func.count()
+        query = sa.select(*columns).group_by(runs.c.deployment, runs.c.state)
+        queries = [query.where(is_in(state)) for state in (State.PENDING, State.RUNNING)] if under_way else [query]
         with self.reading() as connection:
-            return {(name, State(state)): many for name, state, many in connection.execute(query)}
+            rows = [row for query in queries for row in connection.execute(query)]
+        return {(name, State(state)): many for name, state, many in rows}
 
     def depth(self, now: datetime) -> dict[str, int]:
         """How many runs wait in each queue that has any: runnable ones and those not available yet."""

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -39,12 +39,14 @@ def browser() -> Iterator[Browser]:
 class Dashboard:
     """``flowkit dashboard``, as a person starts it."""
 
-    def __init__(self, home: Path, *, port: int = 0, more: Sequence[str] = ()) -> None:
-        settings = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWKIT_", "REDIS_"))}
+    def __init__(
+        self, home: Path, *, port: int = 0, more: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    ) -> None:
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWKIT_", "REDIS_"))}
         self.home = home
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flowkit", "dashboard", "--port", str(port), *more],
-            env=settings | {"FLOWKIT_HOME": str(home)},
+            env=others | {"FLOWKIT_HOME": str(home)} | dict(settings or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

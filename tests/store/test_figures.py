@@ -49,6 +49,20 @@ def test_the_newest_of_each_deployment_are_its_own(store: Store) -> None:
     assert found["nobody"] == []
 
 
+def test_the_last_success_of_each_deployment_is_found(store: Store) -> None:
+    for name in ("flights", "weather", "broken"):
+        store.deploy(deployment(name), TEXT, now=T0)
+    ended(store, took=1, deployment="flights", version=1)
+    newest = ended(store, took=1, after=10, deployment="flights", version=1)
+    ended(store, took=1, after=20, deployment="flights", version=1, state=State.FAILED)
+    ended(store, took=1, deployment="broken", version=1, state=State.FAILED)
+    other = ended(store, took=1, deployment="weather", version=1)
+
+    found = store.last_successes(["flights", "weather", "broken", "nobody"])
+
+    assert {name: run.id for name, run in found.items()} == {"flights": newest, "weather": other}
+
+
 def test_runs_under_way_are_told_the_longest_first_with_what_they_use(store: Store) -> None:
     young = claimed(store, created=at(5), now=at(9))
     old = claimed(store, created=at(6), now=at(7))

@@ -41,9 +41,11 @@ QUESTIONS: dict[str, Callable[[Store], object]] = {
     "runs of a deployment that failed": lambda store: store.runs(deployment="flights", states=[State.FAILED], limit=4),
     "ended lately": lambda store: store.ended(since=at(2), limit=4),
     "the newest of a deployment": lambda store: store.lately(["flights"], limits={State.SUCCEEDED: 4, State.FAILED: 4}),
+    "the last success of deployments": lambda store: store.last_successes(["flights", "full"]),
+    "changes": lambda store: store.changes(after=store.here(), limit=4),
     "under way": lambda store: store.under_way(limit=4),
     "rates": lambda store: store.rates(since=at(2), now=at(9), limit=4),
-    "what waits and runs, by deployment": lambda store: store.tally([State.PENDING, State.RUNNING]),
+    "what waits and runs, by deployment": lambda store: store.tally(under_way=True),
     "runs of a queue": lambda store: store.search(queue="other", before=run(), limit=4),
     "runs with a parameter": lambda store: store.search(parameters=[("n", "7")], limit=4, scanned=10),
     "runs of a deployment with an error": lambda store: store.search(

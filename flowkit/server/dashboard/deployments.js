@@ -308,6 +308,7 @@ class Single {
       if (!done) { // the frame says it below, which the dialog covers
         write(wrong, this.frame.said.firstChild.textContent);
         wrong.hidden = false;
+        this.frame.say("");
         return;
       }
       dialog.close();

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from flowkit.changes import Change, notebook_changes
-from flowkit.errors import NotFound
+from flowkit.errors import NotebookError, NotFound
 from flowkit.model import Backfill, Deployment, Policy, State
 from flowkit.parameters import shown
 from flowkit.server.actions import Actions
@@ -86,9 +86,7 @@ class Single:
             backfills=look.sparingly(("backfills", one.name), lambda: store.backfills(deployment=one.name)[:BACKFILLS]),
             year=look.sparingly(("year", one.name, zone), lambda: store.year(one.name, zone, since=since)),
             today=look.at.astimezone(ZoneInfo(zone)).date(),
-            parameters=look.seldom(
-                ("parameters", one.name, one.version), 600.0, lambda: look.actions.parameters(one.name)
-            ),
+            parameters=look.seldom(("parameters", one.name, one.version), 600.0, lambda: _takes(look, one.name)),
         )
 
     def tell(self, found: One) -> dict[str, Any]:
@@ -178,6 +176,14 @@ class Versions:
         }
 
 
+def _takes(look: Look, name: str) -> list[dict[str, Any]]:
+    """Nothing, of a snapshot that is no notebook: its runs say so."""
+    try:
+        return look.actions.parameters(name)
+    except NotebookError:
+        return []
+
+
 def _firings(look: Look, one: Deployment) -> list[datetime]:
     return look.actions.upcoming(one.name, tz=None, count=FIRINGS)[1] if one.schedule else []
 
@@ -214,7 +220,7 @@ def _policy(one: Deployment) -> dict[str, str]:
     """What it has otherwise than others."""
     usual = asdict(Policy())
     found = {name: value for name, value in asdict(one.policy).items() if value != usual[name] and name != "queue"}
-    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in found.items()}
+    return {name: f"{value:g} s" if isinstance(value, float) else str(value) for name, value in found.items()}
 
 
 def _parameters(one: Deployment) -> dict[str, str]:

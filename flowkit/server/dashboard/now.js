@@ -104,11 +104,14 @@ class NowPage {
     rows(this.failures, groups, (row, one) => [
       h("td", { class: "mark-of", title: one.recovered ? "it succeeded since" : "nothing succeeded since" }, mark(one.recovered ? "succeeded" : "failed")),
       h("td", { class: "what-fails", title: one.error }, h("b", {}, one.label), h("span", {}, one.error || "no error is known")),
-      h("td", { class: "figure" }, count(one.count)),
+      h("td", { class: "figure" }, one.deployment
+        ? this.frame.link(`?${new URLSearchParams({ page: "runs", state: "failed", deployment: one.deployment, last: "24h" })}`, { tabindex: "-1", title: "All of it that failed" }, count(one.count))
+        : count(one.count)),
       h("td", { class: "time" }, when(one.first)),
       h("td", { class: "time" }, when(one.last)),
-      h("td", { class: "way" }, one.recovered ? h("span", { class: "good" }, `well since ${when(one.recovered)}`)
-        : this.frame.link(`?run=${one.id}`, { tabindex: "-1" }, "Why")),
+      h("td", { class: "way" }, ...one.recovered ? [h("span", { class: "good" }, `well since ${when(one.recovered)}`)]
+        : [this.frame.may("operator") ? h("button", { type: "button", title: "The newest of them, from the beginning", onclick: () => this.frame.act("retry", { runs: [one.id] }) }, "Retry") : "",
+          this.frame.link(`?run=${one.id}`, { tabindex: "-1" }, "Why")]),
     ]);
     const note = more ? "There were more failures than are read; the newest are here." : all > groups.length ? `and ${count(all - groups.length)} others` : "";
     this.failures.note(groups.length ? note : "None.");

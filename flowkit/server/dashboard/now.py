@@ -82,14 +82,14 @@ class Standing:
 class Now:
     def read(self, look: Look, before: Any) -> Standing:
         store, at = look.store, look.at
-        failed = store.ended(since=at - LATELY, states=[State.FAILED], limit=FAILURES)
+        failures, more = look.sparingly("failures", lambda: _failures(look))
         return Standing(
             counts=store.counts(most=MOST),
             deployments=[one.name for one in store.deployments(limit=1)],
             going=[_going(look, run) for run in store.under_way(limit=UNDER_WAY + 1)],
             workers=store.workers(since=at - SILENT),
-            failures=_grouped(look, failed),
-            more_failures=len(failed) == FAILURES,
+            failures=failures,
+            more_failures=more,
             firings=store.due(now=at + timedelta(days=3_660), limit=FIRINGS),
             closed=[limit for limit in store.limits() if limit.closed],
             remarks=look.pulse.remarks if look.pulse else (),
@@ -165,24 +165,25 @@ def _going(look: Look, run: Brief) -> Going:
     return Going(run, usual(look, run.deployment) if run.deployment else None, uses)
 
 
+def _failures(look: Look) -> tuple[list[Failure], bool]:
+    failed = look.store.ended(since=look.at - LATELY, states=[State.FAILED], limit=FAILURES)
+    return _grouped(look, failed), len(failed) == FAILURES
+
+
 def _grouped(look: Look, failed: Iterable[Brief]) -> list[Failure]:
     """Those first that nothing has succeeded after, and of these the newest."""
     groups: dict[tuple[str, str], list[Brief]] = {}
     for run in failed:  # the last to end first
         groups.setdefault((run.deployment or run.label, normalised(run.error or "")), []).append(run)
+    some = list(groups.values())[: 2 * GROUPS]
+    successes = look.store.last_successes(runs[0].deployment for runs in some if runs[0].deployment)
     found = []
-    for runs in list(groups.values())[: 2 * GROUPS]:
+    for runs in some:
         ends = [run.finished or run.created for run in runs]
-        newest, last = runs[0], max(ends)
-        success = _success(look, newest.deployment) if newest.deployment else None
-        recovered = success.finished if success and success.created > newest.created else None
-        found.append(Failure(newest, min(ends), last, len(runs), recovered))
+        success = successes.get(runs[0].deployment or "")
+        recovered = success.finished if success and success.created > runs[0].created else None
+        found.append(Failure(runs[0], min(ends), max(ends), len(runs), recovered))
     return sorted(found, key=lambda one: (one.recovered is None, one.last), reverse=True)
-
-
-def _success(look: Look, deployment: str) -> Brief | None:
-    newest = look.store.lately([deployment], limits={State.SUCCEEDED: 1})[deployment]
-    return newest[0] if newest else None
 
 
 #: What differs between two failures of the same kind, and what stands in its place.
