@@ -86,7 +86,8 @@ def workers(of: Store, now: datetime) -> Iterator[Finding]:
         yield Finding(
             "workers",
             Health.PROBLEM,
-            f"no worker is alive on queue {queue!r}" + (f", where {runs} runs wait" if runs else ""),
+            f"no worker is alive on queue {queue!r}"
+            + (f", where {runs} run{' waits' if runs == 1 else 's wait'}" if runs else ""),
             f"flowkit worker --queue {shlex.quote(queue)}",
         )
     for overdue in of.due(now=now - LATE, limit=1):

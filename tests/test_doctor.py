@@ -115,7 +115,7 @@ def test_a_queue_without_a_worker_is_a_problem_until_one_is_there(home: Path, tm
         after = flowkit("doctor", "--json")
 
     assert done.returncode == 2
-    assert "no worker is alive on queue 'gpu', where 1 runs wait" in done.stdout
+    assert "no worker is alive on queue 'gpu', where 1 run waits" in done.stdout
     assert "flowkit worker --queue gpu" in done.stdout
     assert after.returncode == 0
     assert {found["health"] for found in json.loads(after.stdout)} == {"good"}

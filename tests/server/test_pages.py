@@ -124,7 +124,7 @@ def test_now_says_what_fails_since_when_and_what_to_do(page: Page, site: Site) -
     failures = page.get_by_label("Failures of the last 24 hours, by error")
     mine = failures.locator("tr", has_text=f"{HOSTILE}: 7 of 9")
     expect(mine).to_contain_text(HOSTILE)
-    expect(mine.get_by_role("link")).to_have_text("Why")
+    expect(mine.get_by_role("link", name="Why")).to_be_visible()
     expect(page.locator("h1")).to_contain_text(re.compile(r"things? fails? since \d\d:"))
     no_worker = page.locator(".line.bad", has_text="gpu")
     expect(no_worker).to_contain_text("No worker is alive on queue 'gpu', where 2 runs wait.", timeout=SOON)
@@ -149,9 +149,19 @@ def test_a_failure_that_a_later_success_has_mended_is_no_longer_what_is_broken(p
     end(site.store, begin(site.store, submit(site.store, one)), cause=Cause.NOTEBOOK, error="ValueError: 1 of 2")
     opened(page, site)
     mine = page.get_by_label("Failures of the last 24 hours, by error").locator("tr", has_text="mended")
-    expect(mine.get_by_role("link")).to_have_text("Why")
+    expect(mine.get_by_role("link", name="Why")).to_be_visible()
     end(site.store, begin(site.store, submit(site.store, one)))
     expect(mine).to_contain_text("well since", timeout=SOON)
+
+
+def test_what_failed_is_run_again_by_one_press(page: Page, site: Site) -> None:
+    one = deploy(site.store, "pressed", queue="pressed")
+    run = end(site.store, begin(site.store, submit(site.store, one)), cause=Cause.NOTEBOOK, error="ValueError: x")
+    opened(page, site)
+    mine = page.get_by_label("Failures of the last 24 hours, by error").locator("tr", has_text="pressed")
+    mine.get_by_role("button", name="Retry").click()
+    expect(mine).to_have_count(0, timeout=SOON)
+    assert site.store.run(run.id).state is State.PENDING
 
 
 def test_errors_are_the_same_if_only_numbers_and_ids_tell_them_apart() -> None:

@@ -343,7 +343,7 @@ function dots(frame, { dots: some, waiting }) {
     return frame.link(`?run=${run.id}`, { class: `dot ${run.state}`, title: said, "aria-label": said, tabindex: "-1" }, mark(run.state));
   };
   return h("span", { class: "dots", role: "group", "aria-label": "Last runs, the newest last" }, ...some.map(one),
-    waiting ? h("span", { class: "hint-of" }, ` ${waiting}${waiting < 20 ? "" : "+"} wait`) : "");
+    waiting ? h("span", { class: "hint-of" }, waiting === 1 ? "1 waits" : `${waiting}${waiting < 20 ? "" : "+"} wait`) : "");
 }
 
 function share([succeeded, ended]) {

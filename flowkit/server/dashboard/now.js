@@ -90,9 +90,11 @@ class NowPage {
     this.found = remarks;
     this.closed = closed;
     this.live.remarks = [];
-    this.remarks.replaceChildren(
-      ...remarks.map(([, health, found, remedy]) => h("p", { class: `line ${health === "problem" ? "bad" : "warn"}` },
-        `${capital(found)}. `, looksTyped(remedy) ? h("code", {}, remedy) : h("span", { class: "remedy" }, `${capital(remedy)}.`))),
+    const lines = remarks.map(([, health, found, remedy]) => h("p", { class: `line ${health === "problem" ? "bad" : "warn"}` },
+      `${capital(found)}. `, looksTyped(remedy) ? h("code", {}, remedy) : h("span", { class: "remedy" }, `${capital(remedy)}.`)));
+    const few = lines.length > 4 ? 3 : 4; // of many the page below would not be seen
+    this.remarks.replaceChildren(...lines.slice(0, few),
+      lines.length > few ? h("details", { class: "others", open: this.remarks.querySelector("details")?.open }, h("summary", {}, `${lines.length - few} others`), ...lines.slice(few)) : "",
       ...closed.map(([name, until, error]) => h("p", { class: "line warn" }, this.aging("remarks", {}, () => {
         const how = until > this.frame.now() ? `is closed until ${timeOfDay(until)}` : "was closed, and the next call tries it";
         return `The limit ${name} ${how}; the last failure: ${error}.`;
@@ -193,8 +195,8 @@ class NowPage {
 function laneCells(page, part, one) {
   const blocked = one.waiting && !one.served;
   return [
-    h("td", { class: "name", title: blocked ? `${one.name}: no worker is alive there` : one.name }, one.name,
-      blocked ? h("span", { class: "alarm" }, " no worker") : one.limit !== null ? h("span", { class: "hint-of" }, ` at most ${one.limit}`) : ""),
+    h("td", { class: "name", title: blocked ? `${one.name}: no worker is alive there` : one.name }, h("div", { class: "noted" }, h("span", {}, one.name),
+      blocked ? h("span", { class: "alarm" }, "no worker") : one.limit !== null ? h("span", { class: "hint-of" }, `at most ${one.limit}`) : "")),
     h("td", { class: one.waiting ? "figure" : "figure nil" }, count(one.waiting)),
     h("td", { class: "time" }, one.oldest ? page.aging(part, {}, () => span(Math.max(0, page.frame.now() - one.oldest))) : "–"),
     ...one.rate.map((rate) => h("td", { class: rate ? "figure" : "figure nil" }, rate < 10 ? String(rate) : count(Math.round(rate)))),
