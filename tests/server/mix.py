@@ -88,6 +88,16 @@ def steps(
     return events
 
 
+def used(at: float, seconds: float) -> list[Event]:
+    """The kernel, and what it used each half second."""
+    where = {"python": "3.12.4", "host": "lab-3", "isolation": "namespace"}
+    points = [
+        [at + half / 2, 0.5, 0.4 + 1.2 * ((half * 5) % 7) / 7, 180e6 + 14e6 * half - 90e6 * (half > 22)]
+        for half in range(1, int(2 * seconds))
+    ]
+    return [Event("kernel", at, "python3", data=where), Event("usage", at + seconds, data=points)]
+
+
 def said(text: str, *, stream: str = "stdout", at: float = 0.0) -> Event:
     return Event("output", at, stream, data=text)
 
@@ -234,7 +244,7 @@ def fill(store: Store, artifacts: Artifacts, *, runs: int = 60) -> dict[str, Run
         run = begin(store, run, at=began)
         events = steps(began.timestamp(), fails="by_carrier", error="KeyError: 'carier'")
         log = [said("reading flights of 2013-07-14\n842 flights, 167 late\n"), said("carier?\n", stream="stderr")]
-        store.record(run.id, run.attempt, [*events, *log])
+        store.record(run.id, run.attempt, [*used(began.timestamp(), 15.0), *events, *log])
         save(artifacts, run, report(failed=True))
         run = end(
             store, run, at=began + timedelta(seconds=15), cause=Cause.NOTEBOOK, error="by_carrier: KeyError: 'carier'"

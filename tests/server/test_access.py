@@ -33,6 +33,8 @@ WHO = {
     "GET /graph.js": "viewer",
     "GET /book/{id}.ipynb": "viewer",
     "GET /notebook/{id}/{attempt:int}": "viewer",
+    "GET /file/{id}/{folder}/{name}": "viewer",
+    "GET /log/{id}/{attempt:int}.txt": "viewer",
     "GET /notebook/{id}/{attempt:int}.ipynb": "viewer",
     "POST /act/{name}": "operator",
     "* /static": "viewer",

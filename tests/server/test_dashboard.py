@@ -25,9 +25,10 @@ from flowkit.events import Event
 from flowkit.model import Cause, Role, Run, State, now
 from flowkit.server.dashboard import document
 from flowkit.server.dashboard.runs import PAGE
+from flowkit.shelf import Shelf, kept_path
 from flowkit.store import Store
 from tests.server.conftest import Dashboard
-from tests.server.mix import SNAPSHOT, begin, code, deploy, end, fill, prints, said, save, shows, steps, submit
+from tests.server.mix import SNAPSHOT, begin, code, deploy, end, fill, prints, raises, said, save, shows, steps, submit
 
 HOSTILE = "<img src=x onerror=window.__x=1>"
 #: ms until something that happened is on the screen: the second that is promised, and slack for a busy machine.
@@ -386,7 +387,7 @@ def test_a_link_opens_a_failed_run_with_its_reason_its_nodes_and_its_notebook(pa
     expect(detail.locator(".failure")).to_contain_text("The notebook raised an error")
     expect(detail.locator(".failure")).to_contain_text("by_carrier: KeyError: 'carier'")
     expect(detail.locator(".parameters")).to_contain_text("['UA', 'B6', 'EV']")
-    nodes = detail.locator(".nodes tr")
+    nodes = detail.locator(".nodes tbody tr")
     expect(nodes).to_have_count(8)
     expect(nodes.filter(has_text="by_carrier").first).to_contain_text("KeyError: 'carier'")
     expect(nodes.filter(has_text="plot")).to_contain_text("by_carrier failed")
@@ -427,7 +428,7 @@ def test_a_running_run_shows_its_nodes_and_its_log_as_they_come(page: Page, site
     opened(page, site, f"?run={run.id[:8]}")
     expect(page.locator(".detail .nodes")).to_contain_text("No node has started.")
     site.store.record(run.id, 1, steps(time.time() - 20, until="planes"))
-    expect(page.locator(".nodes tr[data-state='running']")).to_contain_text("planes", timeout=SOON)
+    expect(page.locator(".nodes tbody tr[data-state='running']")).to_contain_text("planes", timeout=SOON)
     page.get_by_role("tab", name="Log").click()
     site.store.record(run.id, 1, [said("reading\n"), said("10%\r"), said("50%\r")])
     log = page.locator(".log")
@@ -446,6 +447,91 @@ def test_a_running_run_shows_its_nodes_and_its_log_as_they_come(page: Page, site
     save(site.artifacts, run, [code("1", prints("all of it"))])
     end(site.store, run)
     expect(page.frame_locator("iframe:not(.coming)").locator("body")).to_contain_text("all of it")
+
+
+def test_an_earlier_attempt_is_looked_at_and_the_address_says_so(page: Page, site: Site) -> None:
+    deployment = deploy(site.store, "again", queue="again", retries=1, backoff=0.0)
+    run = begin(site.store, submit(site.store, deployment))
+    site.store.record(run.id, 1, [*steps(time.time() - 30, fails="weather", error=HOSTILE), said(f"first {HOSTILE}\n")])
+    end(site.store, run, cause=Cause.NOTEBOOK, error=HOSTILE)
+    run = begin(site.store, site.store.run(run.id))
+    site.store.record(run.id, 2, [*steps(time.time() - 5, until="joined"), said("second\n")])
+    opened(page, site, f"?run={run.id}&tab=log")
+    expect(page.locator(".log")).to_have_text("second\n")
+    page.get_by_role("button", name="Attempt 1").click()
+    expect(page.locator(".log")).to_have_text(f"first {HOSTILE}\n", timeout=SOON)
+    page.get_by_role("tab", name="Nodes").click()
+    expect(page.locator(".nodes tbody tr[data-state='failed']")).to_contain_text(HOSTILE)
+    page.get_by_role("tab", name="Log").click()
+    assert page.url.endswith(f"?run={run.id}&tab=log&attempt=1")
+    page.reload()
+    expect(page.locator(".log")).to_have_text(f"first {HOSTILE}\n", timeout=SOON)
+    site.store.record(run.id, 2, [said("third\n")])
+    page.get_by_role("button", name="Attempt 2").click()
+    expect(page.locator(".log")).to_have_text("second\nthird\n", timeout=SOON)
+    page.get_by_label("Follow").uncheck()
+    site.store.record(run.id, 2, [said("line\n" * 500)])
+    expect(page.locator(".log")).to_contain_text("line\nline", timeout=SOON)
+    assert page.locator(".log").evaluate("element => element.scrollTop") == 0
+    page.get_by_label("Follow").check()
+    assert page.locator(".log").evaluate("element => element.scrollTop") > 0
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download all of it").click()
+    assert download.value.path().read_text() == "second\nthird\n" + "line\n" * 500
+    assert page.locator("img").count() == 0
+
+
+def test_a_failed_run_shows_its_cell_and_is_run_again_from_a_node(page: Page, site: Site) -> None:
+    run = begin(site.store, submit(site.store, deploy(site.store, "mended", queue="mended")))
+    site.store.record(run.id, 1, steps(time.time() - 30, fails="weather", error="KeyError: 'x'"))
+    trace = raises("KeyError", HOSTILE, [f"\x1b[31m{HOSTILE}\x1b[0m"])
+    save(site.artifacts, run, [code("fine = 1"), code(f"broken = '{HOSTILE}'", trace, count=7)])
+    end(site.store, run, cause=Cause.NOTEBOOK, error="weather: KeyError: 'x'")
+    opened(page, site, f"?run={run.id}")
+    cell = page.locator(".failure .cell")
+    expect(cell).to_contain_text("Cell In [7]")
+    expect(cell.locator("pre").first).to_have_text(f"broken = '{HOSTILE}'")
+    cell.get_by_text("Traceback").click()
+    expect(cell.locator("pre").last).to_have_text(HOSTILE)
+    page.get_by_title("Retry from weather").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry from there").click()
+    expect(page.locator(".said")).to_contain_text("to run again")
+    assert site.store.run(run.id).state is State.PENDING
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel the run").click()
+    expect(page.locator(".detail .badge").first).to_have_text("cancelled", timeout=SOON)
+    assert f"POST /act/retry {run.id[:8]}, from node weather" in [act.what for act in site.store.acts()]
+    assert page.locator("img").count() == 0
+
+
+def test_what_a_run_left_is_listed_with_what_it_was_made_from_and_downloaded(page: Page, site: Site) -> None:
+    run = begin(site.store, submit(site.store, deploy(site.store, "left", queue="left")))
+    site.store.record(run.id, 1, steps(time.time() - 30))
+    shelf = Shelf(site.artifacts, kept_path(run.id))
+    for node, kind in (("flights", "table"), ("joined", HOSTILE)):
+        about = {"node": node, "kind": kind, "suffix": ".x", "attempt": 1, "created": time.time()}
+        shelf.keep(f"{node}.0", lambda file, about=about: file.write(b"rows") and about)
+    site.artifacts.write(f"runs/{run.id}/1/<b>ü.csv", b"a,b")
+    end(site.store, run)
+    opened(page, site, f"?run={run.id}&tab=files")
+    joined = page.locator(".files tr", has_text="joined").last
+    expect(joined).to_contain_text(HOSTILE, timeout=SOON)
+    expect(joined.locator(".from:not(.none)")).to_have_text("flights")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="<b>ü.csv").click()
+    assert (download.value.path().read_bytes(), download.value.suggested_filename[1:]) == (b"a,b", "b_ü.csv")
+    assert page.locator("img").count() == 0
+    status, _, headers = answer(site, f"/file/{run.id}/1/%3Cb%3E%C3%BC.csv")
+    assert (status, headers["content-type"]) == (200, "application/octet-stream")
+    for path in (
+        f"{run.id}/2/x",
+        f"{run.id}/1/..%2fkept",
+        f"{run.id}/..%2f/1",
+        f"{run.id[:8]}/1/x",
+        f"{run.id}/1/nope",
+    ):
+        assert answer(site, f"/file/{path}")[0] == 404, path
+    assert answer(site, f"/log/{run.id}/2.txt")[0] == 404
 
 
 def test_a_runs_graph_is_drawn_as_in_the_notebook_and_follows_its_events(page: Page, site: Site) -> None:
@@ -507,8 +593,8 @@ def test_a_run_of_ten_thousand_nodes_shows_first_what_failed(page: Page, site: S
     end(site.store, run, cause=Cause.NOTEBOOK, error="n9000: E: here")
     opened(page, site, f"?run={run.id}")
     expect(page.get_by_role("tab", name="Nodes")).to_have_text("Nodes 10000/10000")
-    expect(page.locator(".nodes tr")).to_have_count(300)
-    expect(page.locator(".nodes tr[data-state='failed']")).to_contain_text("n9000")
+    expect(page.locator(".nodes tbody tr")).to_have_count(300)
+    expect(page.locator(".nodes tbody tr[data-state='failed']")).to_contain_text("n9000")
 
 
 def test_a_link_to_a_run_that_is_gone_says_so(page: Page, site: Site) -> None:
@@ -550,7 +636,7 @@ def test_names_parameters_errors_and_logs_are_text_whatever_they_say(page: Page,
     end(site.store, run, cause=Cause.NOTEBOOK, error=HOSTILE)
     submit(site.store, deployment)  # waits on a queue of that name, without a worker
     opened(page, site, f"?run={run.id}")
-    page.locator(".nodes tr").wait_for()
+    page.locator(".nodes tbody tr").wait_for()
     for name in ("Log", "Notebook", "Nodes"):
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(200)
@@ -660,7 +746,7 @@ def test_texts_stand_out_from_their_ground(page: Page, site: Site, scheme: Liter
     """WCAG AA: 4.5 to 1, for every text on the page with a run selected."""
     page.emulate_media(color_scheme=scheme)
     opened(page, site, f"?run={site.named['failed'].id}")
-    page.locator(".nodes tr").first.wait_for()
+    page.locator(".nodes tbody tr").first.wait_for()
     assert page.evaluate(f"({CONTRASTS})({FIND})") == []
 
 
@@ -671,7 +757,7 @@ def test_nothing_is_wider_than_the_window(page: Page, site: Site, width: int) ->
     for selector in (".page", ".scroller"):
         assert page.locator(selector).evaluate("element => element.scrollWidth - element.clientWidth") == 0
     row(page, site.named["failed"]).click()
-    page.locator(".nodes tr").first.wait_for()
+    page.locator(".nodes tbody tr").first.wait_for()
     for selector in (".page", ".detail", ".nodes"):
         assert page.locator(selector).evaluate("element => element.scrollWidth - element.clientWidth") == 0
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import AwareDatetime, Field
@@ -17,8 +16,9 @@ from flowkit.model import Policy, Run, State, now
 from flowkit.server.api import examples
 from flowkit.server.api.deployments import PolicyBody
 from flowkit.server.api.parts import Body, Cursor, Limit, Parts, file, page, page_of, read, told
+from flowkit.server.files import folders, pieces, printed
+from flowkit.server.files import opened as open_file
 from flowkit.server.problems import Answer
-from flowkit.shelf import kept_path
 from flowkit.store.runs import Place
 
 Id = Annotated[str, Path(max_length=100, description="Of a run: its id, or the beginning of it.")]
@@ -28,8 +28,6 @@ StateName = Annotated[str, Field(pattern="^(pending|running|succeeded|failed|can
 
 #: Characters of output in one answer of events, about.
 CHUNKS = 500
-#: Bytes of a log as text: its end.
-LOG = 10_000_000
 
 
 class RunBody(Body):
@@ -149,9 +147,7 @@ def routes(parts: Parts) -> APIRouter:
     def get_log(id: Id, attempt: Attempt = None) -> Response:
         """What an attempt printed, as text: its last 10 MB."""
         run, number = _attempt(id, attempt)
-        _, events = store.events(run.id, attempt=number, output=True)
-        text = "".join(str(event.data) for event in events)[-LOG:]
-        return Response(text.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
+        return Response(printed(store, run, number), media_type="text/plain; charset=utf-8")
 
     @router.get("/runs/{id}/book", responses=file("application/x-ipynb+json", examples.BOOK))
     def get_book(id: Id) -> Response:
@@ -164,11 +160,10 @@ def routes(parts: Parts) -> APIRouter:
     def list_artifacts(id: Id, limit: Limit = 100, cursor: Cursor = None) -> Response:
         """The files it left: of each attempt, and the results of its nodes (`kept`)."""
         run = store.run(id)
-        folders = [*(str(number) for number in range(1, run.attempt + 1)), "kept"]
         found = [
             {"path": f"{folder}/{name}", "bytes": size}
-            for folder in folders
-            for name, size in artifacts.sizes(_folder(run, folder)).items()
+            for folder, place in folders(run).items()
+            for name, size in artifacts.sizes(place).items()
         ]
         found.sort(key=lambda one: str(one["path"]))
         return page_of(found, limit=limit, cursor=cursor, key="path")
@@ -179,16 +174,9 @@ def routes(parts: Parts) -> APIRouter:
         folder: Annotated[str, Path(pattern="^([0-9]{1,9}|kept)$")],
         name: Annotated[str, Path(max_length=300)],
     ) -> Response:
-        run = store.run(id)
-        path = f"{_folder(run, folder)}/{name}"
-        # Only what lies in the folder itself has a name there: none leads elsewhere.
-        if name not in artifacts.sizes(_folder(run, folder)) or not artifacts.holds(path):
-            raise NotFound(f"run {run.id[:8]} left no {folder}/{name}; its artifacts are listed without a name")
-        opened = artifacts.open(path)
-        if opened is None:
-            raise NotFound(f"{folder}/{name} of run {run.id[:8]} is gone")
+        opened = open_file(artifacts, store.run(id), folder, name)
         saved = {"Content-Disposition": 'attachment; filename="artifact"'}
-        return StreamingResponse(_pieces(opened), media_type="application/octet-stream", headers=saved)
+        return StreamingResponse(pieces(opened), media_type="application/octet-stream", headers=saved)
 
     def _attempt(id: str, attempt: int | None) -> tuple[Run, int]:
         run = store.run(id)
@@ -215,13 +203,3 @@ def _policy(run: Run) -> dict[str, Any]:
 def plain(event: Event) -> dict[str, Any]:
     told = {name: getattr(event, name) for name in ("kind", "at", "name", "flow", "state", "error", "attempt", "data")}
     return {name: value for name, value in told.items() if value not in (None, "")}
-
-
-def _folder(run: Run, folder: str) -> str:
-    return kept_path(run.id) if folder == "kept" else f"runs/{run.id}/{folder}"
-
-
-def _pieces(opened: IO[bytes]) -> Iterator[bytes]:
-    with opened:
-        while piece := opened.read(1 << 16):
-            yield piece

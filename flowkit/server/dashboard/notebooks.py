@@ -1,4 +1,4 @@
-"""The routes that give a run's executed notebook, as a document to look at or as the file itself, and its book."""
+"""The routes that give what a run left: its executed notebook, to look at or as the file, its book, and the rest."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from flowkit import book
 from flowkit.artifacts import Artifacts, notebook_path
 from flowkit.errors import NotFound, Unavailable, UsageError
 from flowkit.model import Run
+from flowkit.server import files
 from flowkit.server.dashboard import document
 from flowkit.store import Store
 
@@ -34,8 +36,13 @@ class Notebooks:
         self._lock = threading.Lock()
 
     def routes(self) -> list[Route]:
-        """``/notebook/<run>/<attempt>``, and the same with ``.ipynb``; ``/book/<run>.ipynb``, to go on with."""
+        """``/notebook/<run>/<attempt>``, and the same with ``.ipynb``; ``/book/<run>.ipynb``, to go on with.
+
+        And what else it left: ``/file/<run>/<folder>/<name>``, ``/log/<run>/<attempt>.txt``.
+        """
         return [
+            Route("/file/{id}/{folder}/{name}", self._left),
+            Route("/log/{id}/{attempt:int}.txt", self._log),
             Route("/book/{id}.ipynb", self._book),
             Route("/notebook/{id}/{attempt:int}.ipynb", self._file),
             Route("/notebook/{id}/{attempt:int}", self._document),
@@ -95,11 +102,31 @@ class Notebooks:
 
         return await run_in_threadpool(self._answer, request, made)
 
+    async def _left(self, request: Request) -> Response:
+        def made(id: str, _: int) -> Response:
+            asked = request.path_params
+            file = files.opened(self._artifacts, self._store.run(id), asked["folder"], asked["name"])
+            named = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(asked['name'], safe='')}"}
+            return StreamingResponse(files.pieces(file), headers=named, media_type="application/octet-stream")
+
+        return await run_in_threadpool(self._answer, request, made)
+
+    async def _log(self, request: Request) -> Response:
+        def made(id: str, attempt: int) -> Response:
+            run = self._store.run(id)
+            if not 1 <= attempt <= run.attempt:
+                raise NotFound(f"run {run.id[:8]} has no attempt {attempt}")
+            named = {"Content-Disposition": f'attachment; filename="{id[:8]}-{attempt}.txt"'}
+            text = files.printed(self._store, run, attempt)
+            return Response(text, headers=named, media_type="text/plain; charset=utf-8")
+
+        return await run_in_threadpool(self._answer, request, made)
+
     def _answer(self, request: Request, make: Callable[[str, int], Response]) -> Response:
         try:
             answer = make(_whole(request.path_params["id"]), request.path_params.get("attempt", 0))
         except (NotFound, Unavailable, UsageError, ValueError) as error:
-            said = document.message(f"There is no notebook to show: {error}.")
+            said = document.message(f"There is nothing to show: {error}.")
             answer = HTMLResponse(said, 404 if isinstance(error, NotFound | UsageError) else 502)
         answer.headers["Content-Security-Policy"] = document.POLICY
         answer.headers["Cache-Control"] = "private, no-cache"

@@ -53,9 +53,9 @@ function fillNode(row, node, { from, to, now }) {
     state.replaceChildren(mark(node.state));
     state.title = node.state;
   }
-  write(name.firstChild, node.name);
-  name.firstChild.title = node.name;
-  write(name.lastChild, node.error || node.note || (node.waits ? `waits for ${node.waits[0]} until ${timeOfDay(node.waits[1])}` : ""));
+  write(name.children[0], node.name);
+  name.children[0].title = node.name;
+  write(name.children[1], node.error || node.note || (node.waits ? `waits for ${node.waits[0]} until ${timeOfDay(node.waits[1])}` : ""));
   const bar = lane.firstChild;
   bar.className = `bar ${node.state}`;
   const begin = node.started ?? to;

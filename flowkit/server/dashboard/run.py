@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from flowkit import scene
+from flowkit.artifacts import notebook_path
 from flowkit.changes import Comparison
+from flowkit.errors import NotFound
 from flowkit.events import Event, fold, kernel, usage
-from flowkit.history import changed
+from flowkit.history import LARGEST, changed
 from flowkit.model import NodeRun, Run, State, Wait
 from flowkit.server.dashboard.acts import Act
 from flowkit.server.dashboard.reading import Look, Question
-from flowkit.server.dashboard.telling import cut, row, seconds, text
+from flowkit.server.dashboard.telling import SHOWN, cut, row, seconds, text
+from flowkit.server.files import folders
+from flowkit.shelf import Shelf
 from flowkit.store import Store
 
 #: Characters of a run's output that are kept for whoever looks at it: its end.
@@ -25,6 +31,8 @@ NODES = 300
 TABLES = 5
 #: Parameters of one run that are shown.
 PARAMETERS = 100
+#: Attempts that are told, the newest; files that are listed; seconds between two listings.
+TRIES, RESULTS, LISTED = 50, 500, 3.0
 #: Changes since the last success, and lines of each, that are shown.
 CHANGES, CHANGED = 60, 60
 
@@ -141,10 +149,140 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """An attempt of a run, as its events tell it."""
+
+    number: int
+    started: float  #: seconds since 1970, as the other
+    finished: float | None  #: None: it goes on
+    state: State
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """When each was under way, and how it ended."""
+
+    run: str
+
+    def read(self, look: Look, before: tuple[Followed, list[Try]] | None) -> tuple[Followed, list[Try]]:
+        followed: Followed = look.found(Following(self.run))
+        run = followed.run
+        if before is not None and before[0].run == run:
+            return before
+        known = {one.number: one for one in before[1] if one.finished is not None} if before else {}
+        oldest = max(1, run.attempt - TRIES + 1)
+        found = [known.get(number) or _try(look.store, run, number) for number in range(oldest, run.attempt)]
+        if run.attempt and run.started is not None:
+            again = run.state is State.PENDING
+            ended = None if run.finished is None else run.finished.timestamp()
+            last = _try(look.store, run, run.attempt) if again else None
+            state = State.FAILED if again else run.state
+            ended = last.finished if last else ended
+            found.append(Try(run.attempt, run.started.timestamp(), ended, state, run.error or ""))
+        return followed, found
+
+    def tell(self, found: tuple[Followed, list[Try]]) -> dict[str, Any]:
+        return {
+            "attempts": [
+                [one.number, one.started, one.finished, one.state.value, cut(one.error).partition("\n")[0]]
+                for one in found[1]
+            ]
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An attempt before the newest: its nodes, and the end of what it printed. Nothing of it changes any more."""
+
+    run: str
+    attempt: int
+
+    def read(self, look: Look, before: Followed | None) -> Followed:
+        run: Run = look.found(Following(self.run)).run
+        if not 1 <= self.attempt <= run.attempt:
+            raise NotFound(f"run {run.id[:8]} has no attempt {self.attempt}; its newest is {run.attempt}")
+        if before is not None:
+            return before
+        _, events = look.store.events(run.id, attempt=self.attempt)
+        said = [event for event in events if event.kind == "output"]
+        pieces = [Output(place, e.name, str(e.data)[-TAIL:]) for place, e in enumerate(said, start=1)]
+        steps = [event for event in events if event.kind != "output"]
+        nodes = fold(steps, ended=True)
+        return Followed(replace(run, attempt=self.attempt), nodes, log=_tail(pieces), steps=steps, outputs=len(pieces))
+
+    def tell(self, found: Followed) -> dict[str, Any]:
+        log = Log(found.run.id, self.attempt, found.log, found.outputs)
+        return {"nodes": _nodes(found.nodes), "usage": _usage(found), "log": log}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The cell that a failed run failed in, from its executed notebook."""
+
+    run: str
+
+    def read(self, look: Look, before: tuple[Run, dict[str, Any]] | None) -> tuple[Run, dict[str, Any]]:
+        run: Run = look.found(Following(self.run)).run
+        if before is not None and before[0] == run:
+            return before
+        data = look.artifacts.read(notebook_path(run.id, run.attempt)) if run.state is State.FAILED else None
+        return run, _failing(data) if data is not None and len(data) <= LARGEST else {}
+
+    def tell(self, found: tuple[Run, dict[str, Any]]) -> dict[str, Any]:
+        return {"cell": found[1] or False}
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What its attempts left, and the results of its nodes with what they were made from."""
+
+    run: str
+
+    def read(self, look: Look, before: Any) -> Any:
+        followed: Followed = look.found(Following(self.run))
+        run = followed.run
+        return look.seldom((self, run.attempt, run.state), LISTED, lambda: self._read(look, followed))
+
+    def _read(self, look: Look, followed: Followed) -> dict[str, Any]:
+        run = followed.run
+        reads = {
+            node: list(read)
+            for event in followed.steps
+            if event.kind == "flow"
+            for node, read in event.data["nodes"].items()
+        }
+        *attempts, kept = folders(run).items()
+        left = [
+            [int(number), name, size]
+            for number, place in reversed(attempts[-TRIES:])
+            for name, size in sorted(look.artifacts.sizes(place).items())
+        ]
+        described = [facts for _, facts in islice(Shelf(look.artifacts, kept[1]).described(), RESULTS + 1)]
+        described.sort(key=lambda facts: facts.get("created") or 0)
+        results = [
+            {
+                "node": str(facts.get("node")),
+                "reads": reads.get(str(facts.get("node")), []),
+                "kind": str(facts.get("kind") or facts.get("format")),
+                "file": str(facts.get("file")),
+                "bytes": facts.get("size"),
+                "attempt": facts.get("attempt"),
+            }
+            for facts in described[:RESULTS]
+        ]
+        return {"left": left[:RESULTS], "results": results, "more": len(described) > RESULTS}
+
+    def tell(self, found: dict[str, Any]) -> dict[str, Any]:
+        return {"files": found}
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What differs from an earlier run, once this one has ended."""
 
     run: str
+    other: str | None = None  #: None: the last that succeeded before it
 
     def read(self, look: Look, before: tuple[Run, Comparison] | None) -> tuple[Run, Comparison] | None:
         run: Run = look.found(Following(self.run)).run
@@ -153,7 +291,8 @@ class Changes:
         # Once: neither it nor what came before it changes any more.
         if before is not None and before[0] == run:
             return before
-        return run, changed(look.store, look.artifacts, run)
+        other = None if self.other is None else look.store.run(self.other)
+        return run, changed(look.store, look.artifacts, run, other)
 
     def tell(self, found: tuple[Run, Comparison] | None) -> dict[str, Any]:
         return {"changes": {"problem": "It has not ended yet."} if found is None else _changes(found[1])}
@@ -162,7 +301,11 @@ class Changes:
 QUESTIONS: dict[str, Callable[[Mapping[str, Any]], Question]] = {
     "run": lambda said: Following(text(said["run"]) or ""),
     "graph": lambda said: Graph(text(said["run"]) or ""),
-    "changes": lambda said: Changes(text(said["run"]) or ""),
+    "changes": lambda said: Changes(text(said["run"]) or "", text(said.get("other"))),
+    "attempts": lambda said: Attempts(text(said["run"]) or ""),
+    "past": lambda said: Past(text(said["run"]) or "", int(said["attempt"])),
+    "cell": lambda said: Cell(text(said["run"]) or ""),
+    "files": lambda said: Files(text(said["run"]) or ""),
 }
 ACTS: dict[str, Act] = {}
 
@@ -174,6 +317,28 @@ def _tail(log: list[Output]) -> list[Output]:
         if room < 0:
             return log[len(log) - kept :]
     return log
+
+
+def _try(store: Store, run: Run, number: int) -> Try:
+    """One that is over."""
+    events = store.events(run.id, attempt=number, output=False)[1]
+    times = [event.at for event in events]
+    failed = next((event for event in events if event.state is State.FAILED), None)
+    error = "" if failed is None else f"{failed.name}: {failed.error or ''}"
+    return Try(number, min(times, default=0.0), max(times, default=0.0), State.FAILED, error)
+
+
+def _failing(notebook: bytes) -> dict[str, Any]:
+    """Its source, its count, and the end of the traceback; empty if there is none, or it cannot be read."""
+    try:
+        for cell in json.loads(notebook)["cells"]:
+            broken = next((one for one in cell.get("outputs", ()) if one["output_type"] == "error"), None)
+            if broken is not None:
+                source, trace = ("".join(cell["source"]), "\n".join(map(str, broken["traceback"])))
+                return {"count": cell.get("execution_count"), "source": cut(source), "trace": trace[-SHOWN:]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return {}
 
 
 def _details(run: Run, wait: Wait | None) -> dict[str, Any]:
