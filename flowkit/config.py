@@ -154,6 +154,11 @@ def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -
     return {name: value for name, value in env.items() if given(name)} | told
 
 
+def environment_with(more: Mapping[str, str]) -> dict[str, str]:
+    """This process's own environment and *more*: for a program that it starts."""
+    return {**os.environ, **more}
+
+
 def http_allowed(env: Mapping[str, str] | None = None) -> tuple[str, ...] | None:
     """FLOWKIT_HTTP_ALLOW: what HTTP nodes may connect to although it is not public; None: whatever they like.
 

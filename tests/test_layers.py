@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "flow": (*SHARED, "flow"),
     # They run in the kernel, which has no store and no worker; of the flow they know only which node is being called.
     "nodes": (*SHARED, "flow.current", "nodes.addresses", "nodes.frames", "nodes.places"),
+    "nodes.wait": (*SHARED, "flow.current", "nodes.places", "nodes.sql"),
     "nodes.table": (*SHARED, "flow.schema", "nodes.expressions", "nodes.frames"),
     # Scripts, for a Python that may have no flowkit: they import each other by path, if at all.
     "kernel": (),
@@ -130,6 +131,7 @@ OWNERS = {
     "narwhals": ("nodes.table", "nodes.expressions"),
     "pandera": ("nodes.table",),
     "openpyxl": ("nodes.files",),
+    "apprise": ("nodes.notify",),
     "httpx2": ("nodes.http",),
     "httpcore2": ("nodes.http",),
     "anywidget": ("flow.widget",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -31,13 +32,17 @@ def current_run() -> CurrentRun | None:
 class Call:
     """One call of a node, or of an item of a mapped one."""
 
-    __slots__ = ("_told", "heard", "name")
+    __slots__ = ("_told", "cancelled", "heard", "late", "name")
 
-    def __init__(self, name: str, heard: tuple[Lines, Step] | None = None) -> None:
+    def __init__(
+        self, name: str, heard: tuple[Lines, Step] | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> None:
         outer = CALLED.get()
         #: ``late``, ``late[3]``, ``outer/late``
         self.name: str = name if outer is None else f"{outer.name}/{name}"
         self.heard = heard  #: who keeps what it writes, and as whose
+        self.cancelled = cancelled  #: whether its flow is
+        self.late = False  #: it is out of time, and nobody waits for what it does
         self._told: dict[str, int] | None = None  # what was done -> how often in this call
 
     def key(self, what: str) -> str | None:
@@ -53,6 +58,12 @@ class Call:
         self._told = told = self._told or {}
         told[what] = told.get(what, 0) + 1
         return sha256("\0".join((run.key, self.name, what, str(told[what]))).encode()).hexdigest()[:32]
+
+
+def given_up() -> bool:
+    """Whether nobody waits any more for what the node in this thread does, which Python cannot stop."""
+    call = CALLED.get()
+    return call is not None and (call.late or (call.cancelled is not None and call.cancelled()))
 
 
 #: Set around each call of a node, in whichever thread it runs.

@@ -126,7 +126,8 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
     keeping = progress.keeping
     if keeping is not None and (found := _kept(keeping, step, arguments)) is not None:
         return progress.succeed(step, found.value), None, step
-    outer = CALLED.set(Call(step.name, (progress.lines, step) if progress.lines else None))
+    heard = (progress.lines, step) if progress.lines else None
+    outer = CALLED.set(Call(step.name, heard, progress.cancelled.is_set))
     try:
         if node.timeout is None:
             value = step.wired.call(**arguments)
@@ -157,6 +158,8 @@ def within(limit: float, function: Callable[..., Any], arguments: Mapping[str, A
     try:
         value, error = answer.get(timeout=limit)
     except queue.Empty:
+        if (abandoned := CALLED.get()) is not None:
+            abandoned.late = True
         raise TimeoutError(f"still running after {limit:g} s") from None
     if error is not None:
         raise error

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
 
 import flowkit as fk
 from flowkit.flow.draft import Draft
@@ -61,3 +67,30 @@ def test_a_flow_of_library_nodes_is_checked_as_a_draft_and_written_with_their_im
     again = namespace["flow"]
     assert isinstance(again, fk.Flow)
     assert again.to_python() == text
+
+
+def test_the_nodes_of_a_package_that_is_installed_are_in_the_palette(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tests/package`, which docs/howto.md shows, as pip installs it; into a folder of its own."""
+    source = Path(__file__).parents[1] / "package"
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(source)], check=True, capture_output=True)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    flow = fk.Flow("weather")
+    palette = Palette(flow, {"flow": flow})
+    entries = {entry["name"]: entry for entry in palette.catalog() if entry["module"] == "weather_nodes"}
+
+    assert list(entries) == ["celsius", "feels_like"]
+    assert entries["celsius"]["doc"] == "Read a column of degrees Fahrenheit as degrees Celsius."
+    by = entries["feels_like"]["ports"][1]
+    assert by["form"] == {"kind": "choice", "choices": ["wind", "humidity"]}
+    nodes = [
+        {"name": "celsius", "function": "weather_nodes:celsius", "inputs": {"weather": {"from": "measured"}}},
+        {"name": "felt", "function": "weather_nodes:feels_like", "inputs": {"weather": {"from": "celsius"}}},
+    ]
+    draft = Draft.read({"flow": "weather", "nodes": nodes})
+    assert "from weather_nodes import celsius\nfrom weather_nodes import feels_like\n" in draft.code(palette)
+    measured = pd.DataFrame({"temp": [50.0], "wind": [5.0]})
+    assert draft.flow(palette).run(measured=measured)["felt"].feels.tolist() == [9.0]
