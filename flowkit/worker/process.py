@@ -61,8 +61,8 @@ _DYING = 10.0
 
 _INSTALLED = Path(installed.__file__).read_text(encoding="utf-8")
 
-#: A run's code is no business of the user's shell history.
-NO_HISTORY = "--HistoryManager.enabled=False"
+#: A run's code is no business of the user's shell history. The second only says so, as nbclient does.
+NO_HISTORY = ("--HistoryManager.enabled=False", "--HistoryManager.hist_file=:memory:")
 
 _INIT = Path(__file__).parent.parent / "kernel" / "init.py"
 
@@ -442,7 +442,7 @@ def _command(spec: KernelSpec, folder: Path) -> list[str]:
     for place, value in places.items():
         command = [part.replace(place, value) for part in command]
     if any("ipykernel" in part for part in command):
-        command.append(NO_HISTORY)
+        command += NO_HISTORY
     return command
 
 

@@ -142,7 +142,7 @@ def _ipykernel(spec: KernelSpec) -> tuple[list[str], list[str]]:
             at = argv.index("-m")
             rest = argv[at + 2 :]
             if rest[:2] == ["-f", "{connection_file}"] and not any("{" in part for part in rest[2:]):
-                return argv[:at], [*rest[2:], NO_HISTORY]
+                return argv[:at], [*rest[2:], *NO_HISTORY]
     raise Unfit("the kernel is not started by ipykernel_launcher")
 
 
