@@ -54,9 +54,9 @@ def _part(name: str) -> types.ModuleType:
 
 
 if TYPE_CHECKING:
-    from flowkit.kernel import init, paired
+    from flowkit.kernel import init, paired, served
 else:
-    init, _, _, paired = map(_part, ("init", "fork", "wire", "paired"))
+    init, _, _, paired, served = map(_part, ("init", "fork", "wire", "paired", "served"))
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE, _MS_SLAVE = 2, 4, 8, 16384, 1 << 18, 1 << 19
@@ -75,15 +75,24 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(told: dict[str, Any]) -> None:
-    """*told*: descriptors ``control`` and ``facts``, ``isolation``, ``user``, ``warm`` and kernel ``options``."""
+    """*told*: descriptors ``control`` and ``facts``, ``isolation``, ``user``, ``warm`` and kernel ``options``.
+
+    And whether its kernels are to be ``served`` over ZeroMQ.
+    """
     if _version.version_info[:2] < _OLDEST:
         raise SystemExit(f"ipykernel {_version.__version__} is too old; forked kernels need 7.0")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
-    kernel, app = paired.build(told["options"])
-    skipped = _imports(told["warm"])
-    paired.rehearse(kernel)
-    known = set(sys.modules)
+    if told["served"]:
+        skipped = _imports((*served.NEEDED, *told["warm"]))
+        known, app = set(sys.modules), IPKernelApp()
+        become = partial(served.become, told["options"], known)
+    else:
+        kernel, app = paired.build(told["options"])
+        skipped = _imports(told["warm"])
+        paired.rehearse(kernel)
+        known = set(sys.modules)
+        become = partial(paired.become, kernel, app, known)
     if not os.fork():  # before which some libraries end threads of theirs
         os._exit(0)
     os.wait()
@@ -98,7 +107,7 @@ def main(told: dict[str, Any]) -> None:
     gc.freeze()
     control = socket.socket(fileno=told["control"])
     control.send(b"ready")
-    _Zygote(control, told["isolation"], told["user"], partial(paired.become, kernel, app, known)).serve()
+    _Zygote(control, told["isolation"], told["user"], become).serve()
 
 
 class _Zygote:

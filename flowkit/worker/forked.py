@@ -11,7 +11,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +61,12 @@ class Fork:
     def waits(self) -> bool:
         """It lives, and has not said anything but that."""
         return not _readable(self.pidfd) and not _readable(self.talk.fileno())
+
+    def tell(self, order: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Raises OSError if it is dead."""
+        data = json.dumps(order).encode()
+        socket.send_fds(self.talk, [len(data).to_bytes(4, "big")], descriptors)
+        self.talk.sendall(data)
 
     def close(self) -> None:
         """End it."""

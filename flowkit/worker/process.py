@@ -140,7 +140,7 @@ class KernelProcess:
             raise
 
     def _open(self, spec: KernelSpec, cwd: Path, env: Mapping[str, str]) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="fk-", dir=_short_folder()))  # 0700
+        folder = Path(tempfile.mkdtemp(prefix="fk-", dir=short_folder()))  # 0700
         self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
         context = zmq.Context()
         self._exit.callback(context.destroy, linger=0)
@@ -413,7 +413,7 @@ def read(
     return Message(channel, kind, parent, size, body)
 
 
-def _short_folder() -> str | None:
+def short_folder() -> str | None:
     return None if len(tempfile.gettempdir()) <= _LONGEST_FOLDER - len("/fk-12345678") else "/tmp"
 
 

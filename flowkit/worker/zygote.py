@@ -30,6 +30,7 @@ from flowkit.worker import process
 from flowkit.worker.forked import Fork, ForkedKernel
 from flowkit.worker.freshness import Loaded
 from flowkit.worker.process import NO_HISTORY, Died, Isolation, environment, interpreter
+from flowkit.worker.served import Connection, Served
 
 log = logging.getLogger("flowkit.worker")
 
@@ -75,9 +76,13 @@ class Start:
 class Zygotes:
     """Thread-safe."""
 
-    def __init__(self, names: Callable[[], Sequence[str] | None]) -> None:
-        """*names*: tells, when it is first needed, which modules are to be imported ahead; None: no zygotes."""
-        self._names = names
+    def __init__(self, names: Callable[[], Sequence[str] | None], *, served: bool = False) -> None:
+        """
+        Args:
+            names: tells, when it is first needed, which modules are to be imported ahead; None: no zygotes.
+            served: over ZeroMQ, for whoever speaks that: ``serve`` is for these, ``take`` for the others.
+        """
+        self._names, self._served = names, served
         self._lines: dict[str, _Line] = {}
         self._lock = threading.Lock()
 
@@ -97,6 +102,19 @@ class Zygotes:
         except Died as death:
             return None, Start("cold", f"its fork died: {death}")
         return kernel, Start(kernel.start, None, told)
+
+    def serve(
+        self, spec: KernelSpec, env: Mapping[str, str], *, connection: Connection | None = None
+    ) -> tuple[Served, Callable[[], None]]:
+        """A fork that listens, and what is to be called at its end. Raises Unfit.
+
+        Args:
+            connection: where it is to listen; None: on sockets of its own.
+        """
+        line = self._line(spec, env)
+        fork, _ = line.take(connection)
+        assert isinstance(fork, Served)
+        return fork, line.ended
 
     def prepare(self, spec: KernelSpec, env: Mapping[str, str]) -> None:
         """Have a zygote started for what will be asked for."""
@@ -119,12 +137,12 @@ class Zygotes:
             raise Unfit("FLOWKIT_WARM is off")
         if process.isolation() == "group":
             raise Unfit("this system cannot keep a fork together")
-        command, options = _ipykernel(spec)
+        command, options = _ipykernel(spec, () if self._served else NO_HISTORY)
         given = environment(spec, env, process.isolation())
         same = {name: value for name, value in given.items() if name not in _OF_ONE_KERNEL}
         key = json.dumps([process.isolation(), command, options, sorted(same.items())])
         with self._lock:
-            line = self._lines.pop(key, None) or _Line(command, options, same, names)
+            line = self._lines.pop(key, None) or _Line(command, options, same, names, served=self._served)
             self._lines[key] = line  # the last used is last
             surplus = [self._lines.pop(next(iter(self._lines))) for _ in range(len(self._lines) - MOST)]
         for one in surplus:
@@ -132,8 +150,8 @@ class Zygotes:
         return line
 
 
-def _ipykernel(spec: KernelSpec) -> tuple[list[str], list[str]]:
-    """The Python and its options, and the options of the kernel, of what would start it."""
+def _ipykernel(spec: KernelSpec, further: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The Python and its options, and the options of the kernel with *further* ones, of what would start it."""
     if spec.language.lower() != "python":
         raise Unfit(f"the kernel speaks {spec.language}")
     argv = interpreter(spec.argv)
@@ -142,15 +160,18 @@ def _ipykernel(spec: KernelSpec) -> tuple[list[str], list[str]]:
             at = argv.index("-m")
             rest = argv[at + 2 :]
             if rest[:2] == ["-f", "{connection_file}"] and not any("{" in part for part in rest[2:]):
-                return argv[:at], [*rest[2:], *NO_HISTORY]
+                return argv[:at], [*rest[2:], *further]
     raise Unfit("the kernel is not started by ipykernel_launcher")
 
 
 class _Line:
     """The zygote of one environment, and the next after it is out of date. A thread keeps it up."""
 
-    def __init__(self, command: list[str], options: list[str], env: dict[str, str], names: Sequence[str]) -> None:
-        self._command, self._options, self._env, self._names = command, options, env, list(names)
+    def __init__(
+        self, command: list[str], options: list[str], env: dict[str, str], names: Sequence[str], *, served: bool
+    ) -> None:
+        self._start_zygote = partial(_Zygote, command, options, env, list(names), served=served)
+        self._command = command
         self._zygote: _Zygote | None = None
         self._reason = "its zygote is being started"
         self._parked: Fork | None = None
@@ -173,10 +194,13 @@ class _Line:
                 self._keeping.start()
             self._changed.notify_all()
 
-    def take(self) -> tuple[Fork, Told]:
+    def take(self, connection: Connection | None = None) -> tuple[Fork, Told]:
+        """A fork that is to listen at a certain *connection* is never the parked one."""
         self.wake_if_gone()
         with self._changed:
-            zygote, fork, self._parked = self._zygote, self._parked, None
+            zygote, fork = self._zygote, self._parked if connection is None else None
+            if fork is not None:
+                self._parked = None
             if zygote is None:
                 self._changed.notify_all()
                 raise Unfit(self._reason)
@@ -190,7 +214,7 @@ class _Line:
                 return fork, zygote.told
             if fork is not None:
                 fork.close()
-            return zygote.fork(), zygote.told
+            return zygote.fork(connection=connection), zygote.told
         except Unfit as why:
             if fork is not None and not fork.parked:
                 with contextlib.suppress(OSError):
@@ -233,10 +257,14 @@ class _Line:
 
     def _replace(self, zygote: _Zygote, reason: str) -> None:
         with self._changed:
-            if self._zygote is zygote:
-                self._zygote, self._reason = None, reason
-                self._retired.append(zygote)
-                self._changed.notify_all()
+            if self._zygote is not zygote:
+                return
+            self._zygote, self._reason = None, reason
+            self._retired.append(zygote)
+            stale, self._parked = self._parked, None
+            self._changed.notify_all()
+        if stale is not None:
+            stale.close()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -281,11 +309,11 @@ class _Line:
 
     def _start(self) -> None:
         try:
-            zygote = _Zygote(self._command, self._options, self._env, self._names)
+            zygote = self._start_zygote()
             if changed := zygote.loaded.changed():  # while it read that, or just before: once more
                 zygote.retire()
                 log.info("%s changed while a zygote was started", changed)
-                zygote = _Zygote(self._command, self._options, self._env, self._names)
+                zygote = self._start_zygote()
         except Unfit as why:
             with self._changed:
                 self._failures += 1
@@ -305,7 +333,7 @@ class _Line:
             self._replace(zygote, str(why))
             return
         with self._changed:
-            if self._zygote is zygote and self._parked is None:
+            if self._zygote is zygote and self._parked is None and not self._closed:
                 self._parked = fork
                 self._changed.notify_all()
                 return
@@ -315,15 +343,18 @@ class _Line:
 class _Zygote:
     """One process, and the socket to it. Raises Unfit if it cannot be started, or its trial kernel does not answer."""
 
-    def __init__(self, command: list[str], options: list[str], env: dict[str, str], names: Sequence[str]) -> None:
+    def __init__(
+        self, command: list[str], options: list[str], env: dict[str, str], names: Sequence[str], *, served: bool
+    ) -> None:
         self._isolation: Isolation = process.isolation()
+        self._served = served
         self._asking = threading.Lock()
         self._control, its = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self._words = tempfile.TemporaryFile()  # noqa: SIM115
         self._pid = 0
         with its, tempfile.TemporaryFile() as facts:
             told = {"control": its.fileno(), "facts": facts.fileno(), "isolation": self._isolation, "warm": names}
-            told |= {"user": os.geteuid() != 0, "options": options}
+            told |= {"user": os.geteuid() != 0, "options": options, "served": served}
             began = epoch()
             try:
                 self._process = subprocess.Popen(
@@ -351,10 +382,13 @@ class _Zygote:
                 self._end()
                 raise
 
-    def fork(self, *, ahead: bool = False) -> Fork:
+    def fork(self, *, ahead: bool = False, connection: Connection | None = None) -> Fork:
         """*ahead*: it is not needed yet, and may make itself at home."""
+        ask = partial(self._fork, b"ahead" if ahead else b"now")
         try:
-            return Fork(self._isolation, partial(self._fork, b"ahead" if ahead else b"now"))
+            if self._served:
+                return Served(self._isolation, ask, connection, limit=TRIAL)
+            return Fork(self._isolation, ask)
         except OSError as error:
             raise Unfit(f"its zygote gave no fork: {error}") from error
 
@@ -390,6 +424,9 @@ class _Zygote:
 
     def _try(self, env: Mapping[str, str]) -> Told:
         """Have a kernel say something. A run would fail by what is wrong with it."""
+        if self._served:
+            self.fork().close()  # which has said that it listens
+            return Told({}, {})
         with tempfile.TemporaryDirectory() as folder:
             log, events = Path(folder) / "log", Path(folder) / "events"
             kernel = ForkedKernel(self.fork(), KernelSpec(), cwd=Path(folder), env=env, log=log)
