@@ -10,20 +10,23 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import Unavailable, UsageError
 from flowkit.events import fold
 from flowkit.model import CurrentRun, NodeRun, Run, State
 from flowkit.notebook import parse
 from flowkit.parameters import SCHEDULED_FOR
-from flowkit.store import Store
+
+if TYPE_CHECKING:
+    from flowkit.remote import RemoteStore
+    from flowkit.store import Store
 
 #: Ids of the cells that come with a book; those of an older one are replaced.
 _FIRST, _GIVEN = "flowkit-run", "flowkit-parameters"
 
 
-def write(store: Store, run: Run, place: Path | None) -> Path:
+def write(store: Store | RemoteStore, run: Run, place: Path | None) -> Path:
     """Write the notebook of a run and return where it is.
 
     Args:
@@ -49,7 +52,7 @@ def name(run: Run) -> str:
     return f"{run.id[:8]}.ipynb"
 
 
-def made(store: Store, run: Run) -> str:
+def made(store: Store | RemoteStore, run: Run) -> str:
     """The notebook's text. Raises UsageError if it is not Python, in which alone results can be loaded."""
     notebook = parse(store.snapshot(run.snapshot))
     if notebook.language != "python":

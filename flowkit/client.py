@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any
 
 from flowkit import checks
 from flowkit import notebook as notebooks
@@ -27,12 +27,10 @@ from flowkit.model import (
     KEEP_SUCCEEDED,
     LIVE,
     Backfill,
-    CatchUp,
     Deployment,
     Finding,
     Limit,
     NodeRun,
-    Overlap,
     Policy,
     Queue,
     Run,
@@ -43,15 +41,16 @@ from flowkit.model import (
 )
 from flowkit.notebook import Notebook
 from flowkit.rates import Rate, check_name
+from flowkit.remote import Remote
 from flowkit.shelf import CACHE, Shelf, kept_path
 from flowkit.store import Store
 from flowkit.worker import cron, kernels
 from flowkit.worker.broker import Broker
+from flowkit.worker.timing import schedule as schedule  # for who knows the client alone
+from flowkit.worker.timing import seconds
 
 #: Seconds between two looks of somebody who follows a run.
 FOLLOW = 0.2
-
-Chosen = TypeVar("Chosen", CatchUp, Overlap)
 
 NAME = re.compile(r"\w[\w .-]{0,99}")
 NAMING = "use letters, digits, blanks, '.', '-' and '_'"
@@ -123,10 +122,11 @@ class Client:
         policy: Policy,
         keep_succeeded: int,
         keep_failed: int,
+        commit: str | None = None,
     ) -> tuple[Deployment, bool]:
-        """The same with a notebook's text, that has *path* on another machine."""
+        """The same with a notebook's text, that has *path* on another machine, in a folder at *commit* there."""
         notebook = notebooks.parse(text, name=Path(path).name)
-        return self._deploy(notebook, path, name, parameters, schedule, policy, keep_succeeded, keep_failed)
+        return self._deploy(notebook, path, name, parameters, schedule, policy, keep_succeeded, keep_failed, commit)
 
     def _deploy(
         self,
@@ -138,9 +138,11 @@ class Client:
         policy: Policy,
         keep_succeeded: int,
         keep_failed: int,
+        commit: str | None = None,
     ) -> tuple[Deployment, bool]:
         # A schedule must have every value; whoever runs a deployment by hand may still give one.
-        deployment, text = self._prepare(notebook, path, parameters, policy, complete=schedule is not None)
+        complete = schedule is not None
+        deployment, text = self._prepare(notebook, path, parameters, policy, complete=complete, commit=commit)
         name = Path(path).stem if name is None else name
         if not NAME.fullmatch(name):
             raise UsageError(f"a deployment cannot be named {name!r}; {NAMING}; --name gives another")
@@ -256,11 +258,19 @@ class Client:
         return self._submit(self._deployed(self.store.deployment(name), parameters, policy), None, key=key, name=None)
 
     def submit_text(
-        self, text: str, path: str, *, parameters: Mapping[str, Any], key: str | None, policy: Mapping[str, Any]
+        self,
+        text: str,
+        path: str,
+        *,
+        parameters: Mapping[str, Any],
+        key: str | None,
+        policy: Mapping[str, Any],
+        commit: str | None = None,
     ) -> Run:
-        """As ``submit``, of a notebook's text, that has *path* on another machine."""
+        """As ``submit``, of a notebook's text, that has *path* on another machine, in a folder at *commit* there."""
         notebook = notebooks.parse(text, name=Path(path).name)
-        return self._submit(*self._prepare(notebook, path, parameters, Policy(**policy)), key=key, name=None)
+        prepared = self._prepare(notebook, path, parameters, Policy(**policy), commit=commit)
+        return self._submit(*prepared, key=key, name=None)
 
     def _submit(self, deployment: Deployment, text: str | None, *, key: str | None, name: str | None) -> Run:
         run = Run.of(deployment, now=now(), key=key, name=name)
@@ -485,7 +495,7 @@ class Client:
     def _target(
         self, target: str | Path, parameters: Mapping[str, Any], policy: Mapping[str, Any]
     ) -> tuple[Deployment, str | None]:
-        if _is_notebook(target):
+        if notebooks.is_path(target):
             return self._prepare(notebooks.read(target), target, parameters, Policy(**policy))
         return self._deployed(self._deployment(str(target)), parameters, policy), None
 
@@ -497,7 +507,7 @@ class Client:
         return replace(deployment, parameters=values, policy=changed)
 
     def _notebook(self, target: str | Path) -> Notebook:
-        if _is_notebook(target):
+        if notebooks.is_path(target):
             return notebooks.read(target)
         return self._snapshot(self._deployment(str(target)))
 
@@ -520,13 +530,14 @@ class Client:
         policy: Policy,
         *,
         complete: bool = True,
+        commit: str | None = None,
     ) -> tuple[Deployment, str]:
         """The notebook as a deployment that has no version yet, checked, and its snapshot."""
         deployment = Deployment(
             name=notebook.name,
             notebook=str(Path(path).absolute()),
             snapshot=notebook.digest,
-            commit=commit_of(Path(path).absolute()),
+            commit=commit or commit_of(Path(path).absolute()),
             parameters=notebook.check(parameters, complete=complete),
             policy=self._possible(policy, notebook),
         )
@@ -548,8 +559,10 @@ class Client:
         return policy
 
 
-def _is_notebook(target: str | Path) -> bool:
-    return isinstance(target, Path) or target.endswith(".ipynb") or "/" in target
+def connected() -> Client | Remote:
+    """By this process's settings: what has a server elsewhere do it if they name one."""
+    config = Config.from_env()
+    return Remote(config) if config.api_url else Client(config)
 
 
 def deploy(
@@ -589,7 +602,7 @@ def deploy(
         if Path(current.notebook) == Path(path).absolute() or Path(current.notebook).name == Path(path).name:
             return None
         raise UsageError(f"a run cannot deploy {path}: kernels have no access to the store; deploy it from a shell")
-    with Client(Config.from_env()) as client:
+    with connected() as client:
         deployment, _ = client.deploy(
             path,
             name=name,
@@ -602,7 +615,7 @@ def deploy(
                 end=end,
                 catch_up=catch_up,
                 overlap=overlap,
-                jitter=None if jitter is None else _seconds(jitter),
+                jitter=None if jitter is None else seconds(jitter),
             ),
             policy=Policy(**policy),
             keep_succeeded=keep_succeeded,
@@ -617,7 +630,7 @@ def submit(
     """Submit a run of a notebook (a path) or a deployment (its name), as ``flowkit run`` does, and return it."""
     if current_run() is not None:  # it would find a store of its own, in the user's home
         raise UsageError(f"a run cannot submit {target}: kernels have no access to the store; do it from a shell")
-    with Client(Config.from_env()) as client:
+    with connected() as client:
         return client.submit(target, parameters=parameters, key=key, policy=policy)
 
 
@@ -630,7 +643,7 @@ def view(run: str, *, attempt: int | None = None) -> Recorded:
     """
     if current_run() is not None:
         raise UsageError(f"a run cannot view {run}: kernels have no access to the store; do it from a notebook")
-    with Client(Config.from_env()) as client:
+    with connected() as client:
         found = client.store.run(run)
         if attempt is not None and not 1 <= attempt <= found.attempt:
             had = f"attempts 1 to {found.attempt}" if found.attempt > 1 else f"{found.attempt or 'no'} attempt so far"
@@ -638,54 +651,3 @@ def view(run: str, *, attempt: int | None = None) -> Recorded:
         chosen = attempt or found.attempt
         _, events = client.store.events(found.id, attempt=chosen, output=False)
         return Recorded(found, chosen, events)
-
-
-def schedule(
-    *,
-    cron: str | None,
-    tz: str,
-    every: str | float | None,
-    start: str | datetime | None = None,
-    end: str | datetime | None = None,
-    catch_up: str | None = None,
-    overlap: str | None = None,
-    **others: float | None,
-) -> Schedule | None:
-    """The schedule these options mean, not yet validated; None if they ask for none.
-
-    Args:
-        others: of ``Schedule``, in seconds or numbers; None for the default, as everywhere.
-    """
-    given = {name: value for name, value in others.items() if value is not None}
-    if cron is None and every is None:
-        if given or start or end or catch_up or overlap:
-            raise UsageError("a schedule needs a cron expression or an interval; give one, or nothing about a schedule")
-        return None
-    caught_up = _choice(CatchUp, catch_up, "catch-up") or CatchUp.LATEST
-    # Who wants all of them does not want all but the first to be skipped.
-    overlapping = Overlap.QUEUE if caught_up is CatchUp.ALL else Overlap.SKIP
-    return Schedule(
-        cron=cron,
-        every=_seconds(every) if every is not None else None,
-        zone=tz,
-        start=_instant(start, tz),
-        end=_instant(end, tz),
-        catch_up=caught_up,
-        overlap=_choice(Overlap, overlap, "overlap") or overlapping,
-        **given,  # type: ignore[arg-type]
-    )
-
-
-def _choice(kind: type[Chosen], value: str | None, what: str) -> Chosen | None:
-    try:
-        return None if value is None else kind(value)
-    except ValueError as error:
-        raise UsageError(f"{what} cannot be {value!r}; it is one of {', '.join(kind)}") from error
-
-
-def _instant(at: str | datetime | None, zone: str) -> datetime | None:
-    return None if at is None else cron.instant(at if isinstance(at, str) else at.isoformat(), zone)
-
-
-def _seconds(every: str | float) -> float:
-    return cron.every(every) if isinstance(every, str) else float(every)

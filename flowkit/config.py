@@ -68,6 +68,8 @@ class Config:
     keep: int
     run_folder: Path | None
     warm: tuple[str, ...] | None
+    api_url: str | None = None
+    api_token: str | None = field(default=None, repr=False)
 
     @property
     def database_setting(self) -> str:
@@ -101,6 +103,8 @@ class Config:
         FLOWKIT_KERNEL_ENV     variables of the worker that kernels get too, as in "DATABASE_URL,AWS_*"; none
         FLOWKIT_HTTP_ALLOW     what HTTP nodes of a worker may connect to that is not public, as in
                                "crm.internal,10.1.0.0/16,localhost:8080"; "*": everything; none
+        FLOWKIT_API_URL        of a server elsewhere, that commands ask in place of the store; none
+        FLOWKIT_API_TOKEN      with which they ask it, see flowkit token create; none
         """
         env = os.environ if env is None else env
         home = Path(env.get("FLOWKIT_HOME") or Path.home() / ".flowkit").expanduser().absolute()
@@ -115,6 +119,8 @@ class Config:
             keep=_gigabytes(env, "FLOWKIT_KEEP", 10.0),
             run_folder=Path(folder) if folder else None,
             warm=warm_modules(env),
+            api_url=env.get("FLOWKIT_API_URL") or None,
+            api_token=env.get("FLOWKIT_API_TOKEN") or None,
         )
 
 

@@ -94,6 +94,11 @@ def read(path: str | os.PathLike[str]) -> Notebook:
     return _notebook(text, place.name, place)
 
 
+def is_path(target: str | Path) -> bool:
+    """Whether a notebook's file is meant; else it is the name of a deployment."""
+    return isinstance(target, Path) or target.endswith(".ipynb") or "/" in target
+
+
 def parse(text: str, name: str = "notebook") -> Notebook:
     """The notebook in a text, such as a stored snapshot."""
     return _notebook(text, name, None)

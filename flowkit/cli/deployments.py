@@ -23,6 +23,7 @@ from flowkit.cli.options import (
 from flowkit.errors import UsageError
 from flowkit.model import KEEP_FAILED, KEEP_SUCCEEDED, Policy
 from flowkit.worker.cron import describe
+from flowkit.worker.timing import schedule as asked
 
 
 @click.command(cls=TakesParameters)
@@ -53,8 +54,6 @@ def deploy(
     **options: Any,
 ) -> None:
     """Deploy NOTEBOOK as it is now: its content is kept, and runs on schedule or by hand."""
-    from flowkit import client as clients
-
     if tz is not None and cron is None and not (options["start"] or options["end"]):
         raise UsageError("--tz is the zone of a --cron; give both, or neither")
     policy = {name: options.pop(name) for name in Policy.__slots__}
@@ -63,7 +62,7 @@ def deploy(
             notebook,
             name=name,
             parameters=read_parameters(client, notebook, pairs, parameters_file),
-            schedule=clients.schedule(cron=cron, tz=tz or "UTC", every=every, **options),
+            schedule=asked(cron=cron, tz=tz or "UTC", every=every, **options),
             policy=Policy(**given(policy)),
             keep_succeeded=keep_succeeded,
             keep_failed=keep_failed,

@@ -17,6 +17,7 @@ from flowkit.worker.cron import every as interval
 
 if TYPE_CHECKING:
     from flowkit.client import Client
+    from flowkit.remote import Remote
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -133,14 +134,38 @@ def options(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return decorate
 
 
-def connect() -> Client:
+def connect() -> Client | Remote:
+    """What the settings say: a server elsewhere, or the store."""
+    config = Config.from_env()
+    if config.api_url:
+        from flowkit.remote import Remote  # loads neither store nor broker
+
+        return Remote(config)
+    return _connect(config)
+
+
+def connect_here() -> Client:
+    """For what no server does for anybody elsewhere."""
+    only_here()
+    return _connect(Config.from_env())
+
+
+def only_here() -> None:
+    if Config.from_env().api_url:
+        command = click.get_current_context().info_name
+        raise UsageError(
+            f"flowkit {command} takes the store itself, not a server; unset FLOWKIT_API_URL where the store is"
+        )
+
+
+def _connect(config: Config) -> Client:
     from flowkit.client import Client  # loads the store and the broker, which --help has no use for
 
-    return Client(Config.from_env())
+    return Client(config)
 
 
 def read_parameters(
-    client: Client, target: str | Path, pairs: tuple[tuple[str, str], ...], file: Path | None
+    client: Client | Remote, target: str | Path, pairs: tuple[tuple[str, str], ...], file: Path | None
 ) -> dict[str, Any]:
     return _from_file(file) | client.values(target, dict(pairs))
 
@@ -164,7 +189,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def warn_without_worker(client: Client, queue: str) -> None:
+def warn_without_worker(client: Client | Remote, queue: str) -> None:
     if not client.workers(queue):
         start = "flowkit worker" if queue == "default" else f"flowkit worker --queue {queue}"
         click.echo(f"no worker is alive on queue {queue!r}; start one: {start}", err=True)

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from flowkit import terminal
-from flowkit.cli.options import as_json, connect, print_json
+from flowkit.cli.options import as_json, connect, connect_here, only_here, print_json
 from flowkit.config import Config
 from flowkit.events import Usage
 from flowkit.model import Health, Run, now
@@ -31,7 +31,7 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
     from flowkit.worker.limits import Limiter
 
     _log_to_stderr()
-    with connect() as client:
+    with connect_here() as client:
         config = client.config
         dispatcher = Dispatcher(
             client.store,
@@ -61,7 +61,7 @@ def dashboard(port: int, address: str, hosts: tuple[str, ...], socket: Path | No
 
     if socket is not None:
         _end_with_parent()  # nobody else could find it
-    with connect() as client:
+    with connect_here() as client:
         serve(client.store, client.artifacts, client, port=port, address=address, hosts=hosts, place=socket)
 
 
@@ -71,7 +71,7 @@ def dashboard(port: int, address: str, hosts: tuple[str, ...], socket: Path | No
 @click.option("--port", type=click.IntRange(0, 65535), default=5006, show_default=True, help="0 takes a free one.")
 def up(queues: tuple[str, ...], concurrency: int, port: int) -> None:
     """Run a worker with its scheduler, and the dashboard, until Ctrl-C."""
-    connect().__exit__()  # says once, not twice, that the store cannot be reached
+    connect_here().__exit__()  # says once, not twice, that the store cannot be reached
     chosen = [part for queue in queues for part in ("--queue", queue)]
     worker = ["worker", *chosen, "--concurrency", str(concurrency)]
     sys.exit(_supervise(["dashboard", "--port", str(port)], worker))
@@ -97,6 +97,7 @@ def doctor(as_json: bool) -> int:
     """Check store, broker, artifacts, kernels and workers, and say what to do. Exit code 2 if there is a problem."""
     from flowkit.doctor import examine
 
+    only_here()
     findings = list(examine(Config.from_env()))
     if as_json:
         print_json([finding.to_json() for finding in findings])

@@ -27,6 +27,7 @@ from flowkit.model import EXIT_CODES, Run, State, now
 
 if TYPE_CHECKING:
     from flowkit.client import Client
+    from flowkit.remote import Remote
 
 
 @click.command(cls=TakesParameters)
@@ -71,7 +72,7 @@ def retry(run: str, forget: str | None, wait: bool, as_json: bool) -> int:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it. [default: beside its own]")
 def open_(run: str, output: Path | None) -> None:
     """Write RUN as a notebook to go on with: its cells, its parameters, and a first cell that loads its results."""
-    from flowkit.book import write  # loads SQLAlchemy, as connecting does
+    from flowkit.book import write
 
     with connect() as client:
         click.echo(write(client.store, client.store.run(run), output))
@@ -193,7 +194,7 @@ def logs(run: str, follow: bool, as_json: bool) -> None:
         click.echo(f"{found.state} ({found.cause}): {found.error}", err=True)
 
 
-def _submitted(client: Client, run: Run, *, wait: bool, as_json: bool) -> int:
+def _submitted(client: Client | Remote, run: Run, *, wait: bool, as_json: bool) -> int:
     if not run.state.final:
         warn_without_worker(client, run.policy.queue)
     if not wait:
@@ -214,7 +215,7 @@ def _submitted(client: Client, run: Run, *, wait: bool, as_json: bool) -> int:
     return _exit_code(ended)
 
 
-def _follow(client: Client, run: Run) -> Run:
+def _follow(client: Client | Remote, run: Run) -> Run:
     try:
         with terminal.Following(terminal.console(stderr=True)) as following:
             return client.follow(run.id, following.show)
@@ -231,11 +232,11 @@ def _exit_code(run: Run) -> int:
     return EXIT_CODES[run.cause] if run.cause else INTERRUPTED
 
 
-def _print_run(client: Client, run: Run) -> None:
+def _print_run(client: Client | Remote, run: Run) -> None:
     print_json(_whole(client, run))
 
 
-def _whole(client: Client, run: Run) -> dict[str, Any]:
+def _whole(client: Client | Remote, run: Run) -> dict[str, Any]:
     """The run with what its events tell: the same keys wherever a run is printed."""
     events = client.recorded(run)
     used = usage(events)

@@ -15,6 +15,7 @@ from flowkit.worker.cron import moved, span
 
 if TYPE_CHECKING:
     from flowkit.client import Client
+    from flowkit.remote import Remote
 
 
 @click.group()
@@ -107,7 +108,7 @@ def backfills(as_json: bool) -> None:
     return terminal.console().print(terminal.backfills_table(found))
 
 
-def _filled(client: Client, backfill: Backfill, *, wait: bool) -> Backfill:
+def _filled(client: Client | Remote, backfill: Backfill, *, wait: bool) -> Backfill:
     try:
         warn_without_worker(client, client.store.deployment(backfill.deployment).policy.queue)
         if not wait:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from flowkit.model import Backfill, Deployment, Finding, Policy, Queue, Run, Schedule
+from flowkit.model import Backfill, Deployment, Finding, Limit, Policy, Queue, Run, Schedule
 
 
 class Actions(Protocol):
@@ -23,6 +23,7 @@ class Actions(Protocol):
         policy: Policy,
         keep_succeeded: int,
         keep_failed: int,
+        commit: str | None,
     ) -> tuple[Deployment, bool]: ...
 
     def delete(self, name: str, *, cancel: bool) -> None: ...
@@ -38,7 +39,14 @@ class Actions(Protocol):
     ) -> Run: ...
 
     def submit_text(
-        self, text: str, path: str, *, parameters: Mapping[str, Any], key: str | None, policy: Mapping[str, Any]
+        self,
+        text: str,
+        path: str,
+        *,
+        parameters: Mapping[str, Any],
+        key: str | None,
+        policy: Mapping[str, Any],
+        commit: str | None,
     ) -> Run: ...
 
     def retry(self, run: str, *, forget: str | None) -> Run: ...
@@ -56,6 +64,10 @@ class Actions(Protocol):
     def parameters(self, name: str) -> list[dict[str, Any]]: ...
 
     def queues(self) -> list[Queue]: ...
+
+    def limit_queue(self, name: str, at_once: int | None) -> None: ...
+
+    def set_limit(self, name: str, rate: str, *, failures: int | None, within: float, close_for: float) -> Limit: ...
 
     def typed(self, name: str, pairs: Mapping[str, str]) -> dict[str, Any]: ...
 

@@ -8,8 +8,10 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 from starlette.responses import Response
 
+from flowkit.model import now
 from flowkit.server.api import examples
 from flowkit.server.api.parts import Body, Cursor, Limit, Parts, page, page_of, read, told
+from flowkit.server.api.runs import whole
 from flowkit.server.problems import Answer
 
 Id = Annotated[str, Path(max_length=400, description="`DEPLOYMENT:PARAMETER`.")]
@@ -57,11 +59,15 @@ def routes(parts: Parts) -> APIRouter:
             found = [run for run in found if (run.created.timestamp(), run.id) > last]
         some = found[:limit]
         more = [some[-1].created.timestamp(), some[-1].id] if len(found) > limit else None
-        return page([run.to_json() for run in some], more)
+        return page([whole(run) for run in some], more)
 
-    @router.post("/backfills/{id}/cancel", status_code=202, responses=told(examples.BACKFILL, status=202))
+    @router.post(
+        "/backfills/{id}/cancel", status_code=202, responses=told(examples.BACKFILL | {"cancelled": 2}, status=202)
+    )
     def cancel_backfill(id: Id) -> Response:
         """All of its runs that have not ended."""
-        return Answer(actions.cancel_backfill(id).to_json(), 202)
+        store.backfills(id)
+        count = store.cancel_backfill(id, now=now())
+        return Answer(store.backfills(id)[0].to_json() | {"cancelled": count}, 202)
 
     return router

@@ -38,6 +38,7 @@ class DeploymentPolicyBody(PolicyBody):
 class DeploymentBody(Body):
     notebook: str = Field(description="The notebook's file, as text.", examples=['{"cells": [], "metadata": {}}'])
     path: str = Field(max_length=4096, description="Where it is on the machine it comes from.", examples=["a.ipynb"])
+    commit: Annotated[str | None, Field(max_length=100, description="Of git, that its folder is at.")] = None
     name: str | None = Field(None, max_length=100)
     parameters: dict[str, Any] = Field(default_factory=dict)
     schedule: ScheduleBody | None = None
@@ -68,6 +69,7 @@ def routes(parts: Parts) -> APIRouter:
             policy=Policy(**body.policy.model_dump()),
             keep_succeeded=body.keep_succeeded,
             keep_failed=body.keep_failed,
+            commit=body.commit,
         )
         return Answer(deployment.to_json() | {"new": new}, 201)
 
@@ -87,6 +89,11 @@ def routes(parts: Parts) -> APIRouter:
         """All it ever had, the newest first."""
         found = [one.to_json() for one in store.versions(name)]
         return page_of(found, limit=limit, cursor=cursor, key="version", descending=True)
+
+    @router.get("/snapshots/{digest}", responses=told({"notebook": '{"cells": [], "metadata": {}}'}))
+    def get_snapshot(digest: Annotated[str, Path(max_length=100)]) -> Response:
+        """The notebook, as text and without outputs, that a deployment's or a run's `snapshot` names."""
+        return Answer({"notebook": store.snapshot(digest)})
 
     @router.get("/deployments/{name}/parameters", responses=told([examples.PARAMETER]))
     def list_parameters(name: Name) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from flowkit.changes import Change, Comparison
 from flowkit.model import (
     Act,
     Backfill,
@@ -51,7 +52,9 @@ _RUN = Run(
     output="/srv/flowkit/artifacts/runs/1a2b3c4d-0000-4000-8000-000000000000/1/notebook.ipynb",
     digest="9b74…",
 )
-RUN = _RUN.to_json()
+RUN = _RUN.to_json() | {"key": _RUN.key, "worker": "lab-3:4711", "last_attempt": 1, "available": None, "policy": {}}
+_CHANGE = Change("parameter", "min_delay", before="15", after="30")
+COMPARISON = Comparison(before=_RUN, after=_RUN, changes=(_CHANGE,), same=("packages",), unknown=("host",)).to_json()
 NODE = NodeRun("late", "flight delays", State.SUCCEEDED, _AT, _AT + timedelta(seconds=2)).to_json()
 EVENTS = {"attempt": 1, "position": 12, "state": "running", "events": [{"kind": "output", "at": _AT.timestamp()}]}
 ARTIFACT = {"path": "1/notebook.ipynb", "bytes": 48_210}

@@ -12,7 +12,8 @@ from starlette.responses import Response, StreamingResponse
 from flowkit import book
 from flowkit.errors import NotFound
 from flowkit.events import Event, fold, kernel, usage
-from flowkit.model import Policy, Run, State, now
+from flowkit.history import changed
+from flowkit.model import Policy, Run, State, iso, now
 from flowkit.server.api import examples
 from flowkit.server.api.deployments import PolicyBody
 from flowkit.server.api.parts import Body, Cursor, Limit, Parts, file, page, page_of, read, told
@@ -39,6 +40,7 @@ class RunBody(Body):
 class NotebookRunBody(Body):
     notebook: str = Field(description="The notebook's file, as text.", examples=['{"cells": [], "metadata": {}}'])
     path: str = Field(max_length=4096, description="Where it is on the machine it comes from.", examples=["a.ipynb"])
+    commit: Annotated[str | None, Field(max_length=100, description="Of git, that its folder is at.")] = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     policy: PolicyBody = PolicyBody()
 
@@ -76,7 +78,7 @@ def routes(parts: Parts) -> APIRouter:
         )
         some = found[:limit]
         more = len(found) > limit
-        return page([one.to_json() for one in some], [some[-1].created.timestamp(), some[-1].id] if more else None)
+        return page([whole(one) for one in some], [some[-1].created.timestamp(), some[-1].id] if more else None)
 
     @router.post("/runs", status_code=202, responses=told(examples.RUN, status=202))
     def submit_run(body: RunBody, idempotency_key: Key = None) -> Response:
@@ -97,6 +99,7 @@ def routes(parts: Parts) -> APIRouter:
             actions.submit_text(
                 body.notebook,
                 body.path,
+                commit=body.commit,
                 parameters=body.parameters,
                 key=idempotency_key or None,
                 policy=body.policy.model_dump(exclude_unset=True),
@@ -108,18 +111,23 @@ def routes(parts: Parts) -> APIRouter:
         run = store.run(id)
         _, events = store.events(run.id, attempt=run.attempt, output=False)
         used, wait = usage(events), store.wait(run, now=now())
-        more = {"kernel": kernel(events), "usage": used and used.to_json(), "waits_for": wait and wait.reason}
-        return Answer(run.to_json(fold(events, ended=run.state.final)) | more | {"policy": _policy(run)})
+        more = {
+            "kernel": kernel(events),
+            "usage": used and used.to_json(),
+            "waits_for": wait and wait.reason,
+            "waits_until": wait and iso(wait.until),
+        }
+        return Answer(whole(run) | {"nodes": [node.to_json() for node in fold(events, ended=run.state.final)]} | more)
 
     @router.post("/runs/{id}/cancel", status_code=202, responses=told(examples.RUN, status=202))
     def cancel(id: Id) -> Response:
         """At once if it waits; one that runs is `cancelling` until its kernel has ended, within seconds."""
-        return Answer(actions.cancel(id).to_json(), 202)
+        return Answer(whole(actions.cancel(id)), 202)
 
     @router.post("/runs/{id}/retry", status_code=202, responses=told(examples.RUN, status=202))
     def retry(id: Id, body: RetryBody | None = None) -> Response:
         """Another attempt of a failed or cancelled run. Nodes that have finished keep their results."""
-        return Answer(actions.retry(id, forget=None if body is None else body.node).to_json(), 202)
+        return Answer(whole(actions.retry(id, forget=None if body is None else body.node)), 202)
 
     @router.get("/runs/{id}/nodes", responses=told([examples.NODE]))
     def list_nodes(id: Id, attempt: Attempt = None) -> Response:
@@ -156,6 +164,15 @@ def routes(parts: Parts) -> APIRouter:
         saved = {"Content-Disposition": f'attachment; filename="{book.name(run)}"'}
         return Response(book.made(store, run), headers=saved, media_type="application/x-ipynb+json")
 
+    @router.get("/runs/{id}/diff", responses=told(examples.COMPARISON))
+    def compare(
+        id: Id,
+        other: Annotated[str | None, Query(max_length=100, description="A run; the last success before it.")] = None,
+    ) -> Response:
+        """How it differs from another, what most likely broke it first."""
+        before = None if other is None else store.run(other)
+        return Answer(changed(store, artifacts, store.run(id), before).to_json())
+
     @router.get("/runs/{id}/artifacts", responses=told(examples.ARTIFACT, paged=True))
     def list_artifacts(id: Id, limit: Limit = 100, cursor: Cursor = None) -> Response:
         """The files it left: of each attempt, and the results of its nodes (`kept`)."""
@@ -188,7 +205,7 @@ def routes(parts: Parts) -> APIRouter:
 
 
 def _accepted(run: Run) -> Response:
-    return Answer(run.to_json(), 202, headers={"Location": f"/api/v1/runs/{run.id}"})
+    return Answer(whole(run), 202, headers={"Location": f"/api/v1/runs/{run.id}"})
 
 
 def _place(cursor: str) -> Place:
@@ -196,8 +213,15 @@ def _place(cursor: str) -> Place:
     return Place(datetime.fromtimestamp(min(max(created, 0.0), 1e11), UTC), id)
 
 
-def _policy(run: Run) -> dict[str, Any]:
-    return {name: getattr(run.policy, name) for name in Policy.__slots__}
+def whole(run: Run) -> dict[str, Any]:
+    """With what an operator wants to know besides what ``--json`` prints."""
+    return run.to_json() | {
+        "key": run.key,
+        "worker": run.worker,
+        "last_attempt": run.last_attempt,
+        "available": iso(run.available),
+        "policy": {name: getattr(run.policy, name) for name in Policy.__slots__},
+    }
 
 
 def plain(event: Event) -> dict[str, Any]:
