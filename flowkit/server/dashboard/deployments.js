@@ -286,7 +286,8 @@ class Single {
 
   // The form of a run by hand: what differs from the deployment's own values is given along.
   ask_for_values() {
-    const key = crypto.randomUUID();
+    // Not randomUUID, which a browser has only where the page came by TLS or from its own machine.
+    const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     const fields = this.form.map((one) => ({ one, field: field(one) }));
     const send = h("button", { type: "submit", class: "bold" }, "Run");
     const wrong = h("p", { class: "line bad", role: "alert", hidden: true });

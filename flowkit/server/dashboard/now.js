@@ -163,7 +163,7 @@ class NowPage {
       const seen = this.aging("workers", {}, () => {
         const ago = Math.max(0, this.frame.now() - one.seen);
         row.classList.toggle("silent", ago > live);
-        return ago > live ? `silent for ${span(ago)}` : `${span(ago)} ago`;
+        return ago > live ? `silent for ${span(ago)}` : ago < 1 ? "now" : `${span(ago)} ago`;
       });
       return [
         h("td", { class: "name", title: `${one.id}, since ${when(one.started)}` }, one.host, h("span", { class: "hint-of" }, ` ${one.pid}, ${one.concurrency} at once`)),
