@@ -41,6 +41,7 @@ bench: .venv/.bench ## measure against peers and the floor, in one run
 
 soak: .venv/.test ## inject every fault of the table for MINUTES, and print it filled in; walk all zones; fuzz the API
 	@$(BIN)/python -m tests.chaos $(or $(MINUTES),10)
+	@$(BIN)/python -m tests.worker.kills $(or $(KILLS),100)
 	@$(BIN)/python -m tests.zones
 	@$(BIN)/python -m tests.server.fuzz 300
 

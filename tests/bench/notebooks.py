@@ -31,7 +31,7 @@ from flowkit.worker.process import KernelProcess
 from flowkit.worker.usage import shared_out, tree
 from flowkit.worker.zygote import Zygotes
 from tests.notebooks_made import write
-from tests.processes import eventually, worker
+from tests.processes import worker
 
 REPEATS = 9
 
@@ -57,7 +57,8 @@ def main() -> None:
             Client(Config.from_env({"FLOWKIT_HOME": str(homes["cold"])})) as cold,
         ):
             notebook = write(place / "first.ipynb", "1")
-            eventually(lambda: start_of(client, by_flowkit(client, notebook)) == "parked")
+            while start_of(client, by_flowkit(client, notebook)) != "parked":
+                time.sleep(1.0)  # kernels are parked when nothing runs
             _one_at_a_time(client, cold, place)
             _where_it_goes(client, write(place / "notebook.ipynb", *NOTEBOOKS["trivial"]))
             _four_at_once(client, cold, place)

@@ -392,6 +392,20 @@ def test_a_kernel_dies_with_its_worker_and_the_last_document_claims_nothing(tmp_
     assert "An Exception was encountered at" in "".join(marked["cells"][0]["source"])
 
 
+def test_a_worker_killed_at_any_instant_loses_little_and_claims_nothing(tmp_path: Path) -> None:
+    """A hundred instants in `make soak`, or KILLS=1000, within a second; here other work may be in the way."""
+    found = []
+    for number, seconds in enumerate((0.1, 1.2)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        script = f"from tests.worker.kills import *; print(*kill_after({seconds}, Path({str(folder)!r})))"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=True)
+        found.append(done.stdout.split())
+
+    assert [claims for claims, _ in found] == ["False"] * 2
+    assert max(float(lost) for _, lost in found) < 5
+
+
 # -- set-up -----------------------------------------------------------------------------------------------------------
 
 
