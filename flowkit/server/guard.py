@@ -128,10 +128,8 @@ class Guard:
         if origin is None and scope["type"] == "websocket" and "authorization" not in headers:
             return problem(403, "a browser says where its page is from, and a program shows a token")
         if origin is not None:
-            # No browser opens a socket file. The proxy that does opens its own websocket, by this name, once it has
-            # checked the page; all else it hands on as the browser said it.
-            opened = self._doors.proxy is not None and scope["type"] == "websocket"
-            expected = "localhost" if opened else host
+            # No browser opens a socket file: the proxy that does has checked the page, and says so by this name.
+            expected = "localhost" if self._doors.proxy else host
             if urlsplit(origin).netloc.lower() != expected.lower():
                 return problem(403, f"a page of {origin} may not do that here")
         return None
@@ -153,8 +151,8 @@ class Guard:
             if method not in SAFE:
                 await self._record(scope, identity, 403)
             return problem(403, f"{identity.name} is a {identity.role}; this takes an {role}"[:300])
-        if not programs and method not in SAFE and "origin" not in headers:
-            return problem(403, "a browser says where its page is from; a program shows a token to the API")
+        if not programs and method not in SAFE and not _of_our_page(headers):
+            return problem(403, "a page of this server does that, and no other; a program shows a token to the API")
         scope.setdefault("state", {})["identity"] = identity
         return None
 
@@ -265,6 +263,13 @@ class Guard:
             await run_in_threadpool(self._store.note, act)
         except Unavailable as error:
             log.warning("it is not on record that %s did %s: %s", act.who, act.what, error)
+
+
+def _of_our_page(headers: Headers) -> bool:
+    """Of a change with a cookie. Another site's page cannot set a header of that name without asking first, which
+    nothing here allows; and a proxy may have put its own origin in the place of the page's."""
+    site = headers.get("sec-fetch-site", "same-origin")
+    return "origin" in headers and "x-flowkit-page" in headers and site == "same-origin"
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send, answer: Response) -> None:

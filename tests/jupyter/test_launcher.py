@@ -10,6 +10,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, expect
 
+from flowkit.model import State
 from tests.jupyter.conftest import TOKEN, Lab
 from tests.notebooks_made import write
 from tests.processes import eventually
@@ -48,6 +49,25 @@ def test_the_tile_opens_the_dashboard_live_with_its_notebooks(lab: Lab, dashboar
     new = lab.client.submit(write(lab.root / "later.ipynb", "1"))  # it comes by the websocket
 
     expect(dashboard.locator("tr", has_text=new.id[:8])).to_be_visible(timeout=PATIENCE)
+
+
+def test_a_button_acts_through_jupyter_and_a_page_elsewhere_does_not(
+    lab: Lab, context: BrowserContext, dashboard: FrameLocator
+) -> None:
+    run = lab.client.submit(write(lab.root / "stopped.ipynb", "1"), policy={"queue": "nobody"})
+    dashboard.locator("tr", has_text=run.id[:8]).click()
+    cookies = "; ".join(f"{cookie['name']}={cookie['value']}" for cookie in context.cookies(lab.url))
+    connection = http.client.HTTPConnection("127.0.0.1", lab.port, timeout=60)
+    headers = {"Cookie": cookies, "Origin": "http://elsewhere.example", "Content-Type": "text/plain"}
+    connection.request("POST", "/flowkit/act/cancel", f'{{"runs": ["{run.id}"]}}', headers)
+    assert connection.getresponse().status == 403
+    assert lab.client.store.run(run.id).state is State.PENDING
+
+    dashboard.get_by_role("button", name="Cancel", exact=True).click()
+    dashboard.get_by_role("button", name="Cancel the run").click()
+
+    assert eventually(lambda: lab.client.store.run(run.id).state is State.CANCELLED)
+    dashboard.get_by_role("link", name="Runs", exact=True).click()
 
 
 def test_only_jupyter_reaches_it(lab: Lab, context: BrowserContext, dashboard: FrameLocator) -> None:

@@ -88,6 +88,8 @@ WHO = {
     "GET /api/v1/acts": "admin",
 }
 URL = "http://127.0.0.1:5006"
+#: What a page of ours sends when it acts.
+OURS = {"Origin": URL, "X-Flowkit-Page": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def test_every_route_is_for_those_whom_the_table_names(
             web.cookies.clear()
             if not programs:
                 login(web, secrets[role])
-            got = web.request(method, path, headers=bearer(secrets[role]) if programs else {"Origin": URL}).status_code
+            got = web.request(method, path, headers=bearer(secrets[role]) if programs else OURS).status_code
             allowed = order.index(role) >= order.index(least)
             assert (got not in (401, 403)) is allowed, (rule, role, got)
             assert got < 500, (rule, role)
@@ -209,17 +211,24 @@ def test_a_login_leaves_a_cookie_that_no_script_and_no_other_site_has(client: Cl
 
 def test_a_page_acts_with_its_login_from_this_server_alone_and_it_is_on_record(client: Client, web: TestClient) -> None:
     login(web, token(client, "operator", name="presses"))
-    ours = {"Origin": URL}
-    for origin in ({}, {"Origin": "null"}, {"Origin": "http://elsewhere.example"}, {"Origin": "http://127.0.0.1:1"}):
-        assert web.post("/act/cancel", json={"runs": ["x"]}, headers=origin).status_code == 403
+    for other in (
+        {"Origin": "null"},
+        {"Origin": "http://elsewhere.example"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "same-site"},
+    ):
+        assert web.post("/act/cancel", json={"runs": ["x"]}, headers=OURS | other).status_code == 403
+    for missing in OURS:
+        headers = {name: value for name, value in OURS.items() if name != missing}
+        assert web.post("/act/cancel", json={"runs": ["x"]}, headers=headers).status_code == 403
     assert web.get("/act/cancel").status_code == 405
     for body in (b"", b"[]", b"{", b'{"runs": 1}', b'{"runs": []}', json.dumps({"runs": ["x"] * 1_001}).encode()):
-        assert web.post("/act/cancel", content=body, headers=ours).status_code == 422, body
-    assert web.post("/act/nothing", json={}, headers=ours).status_code == 404
-    gone = web.post("/act/cancel", json={"runs": ["deadbeef"]}, headers=ours)
+        assert web.post("/act/cancel", content=body, headers=OURS).status_code == 422, body
+    assert web.post("/act/nothing", json={}, headers=OURS).status_code == 404
+    gone = web.post("/act/cancel", json={"runs": ["deadbeef"]}, headers=OURS)
     assert (gone.status_code, gone.json()["detail"]) == (404, "no run 'deadbeef'; `flowkit runs` lists them")
     run = client.submit_text(SNAPSHOT, "a.ipynb", parameters={}, key=None, policy={"queue": "nobody"})
-    assert web.post("/act/cancel", json={"runs": [run.id, "deadbeef"]}, headers=ours).json() == {
+    assert web.post("/act/cancel", json={"runs": [run.id, "deadbeef"]}, headers=OURS).json() == {
         "said": f"run {run.id[:8]} cancelled; 1 could not be: no run 'deadbeef'; `flowkit runs` lists them"
     }
     newest = client.store.acts(limit=1)[0]

@@ -95,7 +95,7 @@ class Frame {
     let told;
     try {
       answer = await fetch(`act/${name}`, {
-        method: "POST", body: JSON.stringify(given), headers: { "Content-Type": "application/json" },
+        method: "POST", body: JSON.stringify(given), headers: { "Content-Type": "application/json", "X-Flowkit-Page": "1" },
       });
       told = await answer.json();
     } catch {

@@ -311,7 +311,7 @@ class Detail {
     const failed = this.data.state === "failed";
     this.error.replaceChildren(
       h("b", {}, `${again ? "The attempt before: " : ""}${CAUSES[this.data.cause] || "It failed"}`),
-      h("span", {}, this.data.error), this.cell,
+      h("span", { class: "message" }, this.data.error), this.cell,
       failed ? h("p", { class: "next" },
         h("button", { type: "button", onclick: () => this.show("changes") }, "What changed since the last success"),
         h("span", {}, "Stand where it failed: ", h("code", {}, `flowkit open ${this.data.id.slice(0, 8)}`), " or ",

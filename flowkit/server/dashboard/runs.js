@@ -153,7 +153,8 @@ class RunsPage {
       h("div", { class: "now" }, chips),
       h("div", { class: "split" },
         h("section", { class: "runs" },
-          h("div", { class: "bar" }, this.search, this.choice, this.queues, this.when, this.span, this.place, this.newer, this.older),
+          h("div", { class: "bar" }, this.search, this.choice, this.queues, this.when, this.span,
+            h("span", { class: "paging" }, this.place, this.newer, this.older)),
           this.filters, this.acts, this.scroller),
         this.detail.root));
     this.root.addEventListener("keydown", (event) => {
