@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from flowkit.errors import UsageError
 from flowkit.events import usage
 from flowkit.model import Cause, Ending, State
 from flowkit.worker import kernel, kernels
-from flowkit.worker.zygote import Zygotes
+from flowkit.worker.zygote import Unfit, Zygotes
 from tests.notebooks_made import write
 from tests.processes import eventually, worker
 from tests.worker.execution import Execution, Source
@@ -402,6 +403,29 @@ def test_a_zygote_that_cannot_start_or_has_threads_is_told_of(
         with pytest.raises(Exception, match="1 threads were started by an import of fkthreads"):
             zygotes.await_ready(kernels.find(None), kernel_environment(Path()))
         assert start_of(run("1")) == ("cold", "its zygote ended: 1 threads were started by an import of fkthreads")
+    finally:
+        zygotes.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "sums", "reason"),
+    [
+        ("pyarrow", "import pyarrow, pyarrow.compute as c; c.sum(pyarrow.array(range(10**6))).as_py()", None),
+        ("numpy", "import numpy\na = numpy.ones((600, 600))\nfloat((a @ a).sum()) - 600**3 + 499999500000", None),
+        ("polars", "import polars; polars.DataFrame({'a': range(10**6)})['a'].sum()", "by an import of polars"),
+    ],
+)
+def test_libraries_with_threads_of_their_own_work_or_are_told_of(
+    module: str, sums: str, reason: str | None, run: Callable[..., Execution], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zygotes = Zygotes(lambda: (module,))
+    monkeypatch.setattr(kernel, "ZYGOTES", zygotes)
+    try:
+        with pytest.raises(Unfit, match=reason) if reason else nullcontext():
+            zygotes.await_ready(kernels.find(None), kernel_environment(Path()))
+        execution = run(sums)
+        assert float(execution.shown(0)) == 499999500000
+        assert (start_of(execution)[1] is None) == (reason is None)
     finally:
         zygotes.close()
 
