@@ -560,6 +560,17 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """Lets programs that know its secret run a deployment."""
+
+    deployment: str
+    created: datetime  #: UTC; when its secret was made
+
+    def to_json(self) -> dict[str, Any]:
+        return {"deployment": self.deployment, "created": iso(self.created)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """Something that somebody did, or tried to do, over HTTP."""
 

@@ -28,6 +28,7 @@ from flowkit.model import (
     CatchUp,
     Cause,
     Deployment,
+    Hook,
     Limit,
     Overlap,
     Policy,
@@ -332,6 +333,16 @@ class RemoteStore:
 
     def remove_limit(self, name: str) -> None:
         self._web.ask("DELETE", f"limits/{_part(name)}")
+
+    def make_hook(self, deployment: str, *, rotate: bool = False, now: datetime) -> tuple[Hook, str]:
+        told = self._web.ask("PUT", f"hooks/{_part(deployment)}", params={"rotate": rotate})
+        return _made(Hook, told), told["secret"]
+
+    def hooks(self) -> list[Hook]:
+        return [_made(Hook, one) for one in self._web.all("hooks")]
+
+    def remove_hook(self, deployment: str) -> None:
+        self._web.ask("DELETE", f"hooks/{_part(deployment)}")
 
     def create_token(self, name: str, role: Role, *, expires: datetime, now: datetime) -> tuple[Token, str]:
         days = (expires - now) / timedelta(days=1)

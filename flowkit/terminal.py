@@ -17,6 +17,7 @@ from flowkit.model import (
     Backfill,
     Deployment,
     Finding,
+    Hook,
     Limit,
     NodeRun,
     Queue,
@@ -207,6 +208,13 @@ def tokens_table(tokens: Iterable[Token], at: datetime) -> Table:
     for token in tokens:
         until = local(token.expires) if token.expires > at else f"{local(token.expires)}, over"
         table.add(token.id, token.name, token.role, local(token.created), until)
+    return table
+
+
+def hooks_table(hooks: Iterable[Hook]) -> Table:
+    table = Table("deployment", "secret made")
+    for hook in hooks:
+        table.add(hook.deployment, local(hook.created))
     return table
 
 

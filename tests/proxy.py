@@ -61,7 +61,10 @@ def proxy(*ports: int) -> Iterator[Proxy]:
         server: Any = await asyncio.start_server(made.handle, "127.0.0.1", 0)
         made.port = server.sockets[0].getsockname()[1]
         ready.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.close()
 
     task = loop.create_task(serve())
 

@@ -143,6 +143,10 @@ def test_it_deploys_runs_follows_and_looks_as_whoever_has_the_store(laptop: Lapt
     assert laptop.json("queues")[0]["max_concurrent"] == 3
     assert [one["id"] for one in laptop.json("limits")] == ["api"]
     laptop.tell("limit", "remove", "api")
+    assert laptop.tell("hook", "create", "count").startswith("fkh_")
+    assert laptop.json("hook", "rotate", "count")["deployment"] == "count"
+    assert [one["deployment"] for one in laptop.json("hook", "list")] == ["count"]
+    laptop.tell("hook", "remove", "count")
     waits = laptop.json("run", "count")
     assert "no worker is alive" in laptop.do("run", "count").stderr
     assert laptop.json("cancel", waits["id"])["state"] == "cancelled"

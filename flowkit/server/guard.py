@@ -5,11 +5,14 @@ What no rule names needs a viewer to look at, and an operator to change: a route
 
 from __future__ import annotations
 
+import asyncio
 import html
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from time import monotonic
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -34,7 +37,7 @@ RULES: dict[str, Role | None] = {
     "/readyz": None,
     "/login": None,
     "/logout": None,
-    "/api/v1/hooks/": None,  # by its signature
+    "/api/v1/hooks": Role.ADMIN,
     "/api/v1/tokens": Role.ADMIN,
     "/api/v1/acts": Role.ADMIN,
 }
@@ -45,12 +48,17 @@ CHANGES: dict[str, Role] = {
     "/api/v1/notebook-runs": Role.ADMIN,
 }
 
+HOOKS = "/api/v1/hooks/"
+
 #: Bytes of a request's body; of one that brings a notebook; of a login.
 BODY, NOTEBOOK, FORM = 1_000_000, 20_000_000, 8_000
 #: Brackets within brackets.
 DEPTH = 20
 
 SAFE = ("GET", "HEAD", "OPTIONS")
+
+#: What goes on for hours, besides websockets; and seconds after which it is seen that a token is good no more.
+EVENTS, LOOK = "/api/v1/events", 2.0
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -64,6 +72,8 @@ def needed(path: str, method: str) -> Role | None:
     """The least role for that, None for everybody."""
     if method == "DELETE":
         return Role.ADMIN
+    if method == "POST" and path.startswith(HOOKS):
+        return None  # by its signature
     if method not in SAFE and path in CHANGES:
         return CHANGES[path]
     fitting = [begin for begin in RULES if path == begin or path.startswith(begin.rstrip("/") + "/")]
@@ -87,6 +97,7 @@ class Guard:
         self._sessions = sessions
         self._doors = doors
         self._throttle = Throttle()
+        self._known: dict[str | None, tuple[float, bool]] = {}  # token -> when the store was asked, and what it said
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -109,6 +120,10 @@ class Guard:
             refusal = problem(503, str(error), headers={"Retry-After": "5"})
         if refusal is not None:
             await _answer(scope, receive, send, refusal)
+        elif (identity := scope.get("state", {}).get("identity")) and (
+            scope["type"] == "websocket" or (path == EVENTS and method == "GET")
+        ):
+            await self._while_it_lasts(identity, scope, receive, send)
         elif method in SAFE:
             await self._app(scope, receive, _with_headers(send))
         else:
@@ -155,6 +170,39 @@ class Guard:
             return problem(403, "a page of this server does that, and no other; a program shows a token to the API")
         scope.setdefault("state", {})["identity"] = identity
         return None
+
+    async def _while_it_lasts(self, identity: Identity, scope: Scope, receive: Receive, send: Send) -> None:
+        """What goes on for hours ends with the token or the login that it was begun with."""
+        going = asyncio.ensure_future(self._app(scope, receive, _with_headers(send)))
+        try:
+            while not (await asyncio.wait({going}, timeout=LOOK))[0]:
+                if not await self._lasts(identity):
+                    break
+        finally:
+            over = going.done()
+            going.cancel()
+            with suppress(asyncio.CancelledError):
+                await going
+        if not over:
+            with suppress(RuntimeError, OSError):  # it was closing by itself, or had not been accepted
+                await send(_CLOSED if scope["type"] == "websocket" else {"type": "http.response.body", "body": b""})
+
+    async def _lasts(self, identity: Identity) -> bool:
+        """Of one token's fifty browsers one asks the store, for all of them."""
+        at = monotonic()
+        known, said = self._known.get(identity.token, (0.0, True))
+        if identity.expires is not None and now() >= identity.expires:
+            return False
+        if at - known < LOOK / 2:
+            return said
+        self._known[identity.token] = at, said  # nobody else asks meanwhile
+        try:
+            said = await run_in_threadpool(self._sessions.lasts, identity, now())
+        except Unavailable:
+            return True  # a store that is away turns nobody out
+        self._known = {token: seen for token, seen in self._known.items() if at - seen[0] < 60.0}
+        self._known[identity.token] = at, said
+        return said
 
     async def _bearer(self, headers: Headers) -> Identity | None:
         """Never a cookie: no page that a browser has open can do anything by the API."""
@@ -270,6 +318,10 @@ def _of_our_page(headers: Headers) -> bool:
     nothing here allows; and a proxy may have put its own origin in the place of the page's."""
     site = headers.get("sec-fetch-site", "same-origin")
     return "origin" in headers and "x-flowkit-page" in headers and site == "same-origin"
+
+
+#: The code says "not let in", as a refusal before does.
+_CLOSED: Message = {"type": "websocket.close", "code": 4401, "reason": "the token is good no more"}
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send, answer: Response) -> None:

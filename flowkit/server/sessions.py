@@ -14,7 +14,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 from flowkit.model import Role
@@ -32,7 +32,7 @@ class Identity:
     name: str
     role: Role
     token: str | None = None  #: its id; None: the link, which ends with its server
-    expires: datetime | None = None  #: UTC; of the token
+    expires: datetime | None = None  #: UTC; of the token, or of the login made with it; None: with its server
 
 
 class Sessions:
@@ -66,7 +66,13 @@ class Sessions:
             return None
         if token is not None and self._store.token_of(token, now=now) is None:
             return None
-        return Identity(name, Role(role), token)
+        return Identity(name, Role(role), token, datetime.fromtimestamp(until, UTC))
+
+    def lasts(self, identity: Identity, now: datetime) -> bool:
+        """Whether who has come in may stay."""
+        if identity.expires is not None and now >= identity.expires:
+            return False
+        return identity.token is None or self._store.token_of(identity.token, now=now) is not None
 
     def _signature(self, payload: str) -> str:
         return hmac.new(self._key, payload.encode(), "sha256").hexdigest()

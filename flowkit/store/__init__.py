@@ -13,6 +13,7 @@ from flowkit.store.changes import Changes
 from flowkit.store.deployments import Deployments
 from flowkit.store.events import Events
 from flowkit.store.figures import Figures
+from flowkit.store.hooks import Hooks
 from flowkit.store.limits import Limits
 from flowkit.store.retention import Retention
 from flowkit.store.runs import MAX_CRASHES, Runs
@@ -25,6 +26,7 @@ __all__ = ["MAX_CRASHES", "Store"]
 
 
 class Store(
+    Hooks,
     Deployments,
     Schedules,
     Backfills,

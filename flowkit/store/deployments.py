@@ -15,8 +15,11 @@ from flowkit.model import CatchUp, Deployment, Overlap, Schedule, State
 from flowkit.store.database import Database
 from flowkit.store.limits import DEPLOYMENT, keep_limit
 from flowkit.store.runs import cancel_runs, keep_snapshot, lane_of, to_policy
-from flowkit.store.schema import days, deployments, is_in, runs, series, skips, snapshots, versions
+from flowkit.store.schema import days, deployments, is_in, runs, secrets, series, skips, snapshots, versions
 from flowkit.store.series import OPEN, hold
+
+#: Of the secrets' names: the deployment's follows.
+HOOK = "hook "
 
 
 class Deployments(Database):
@@ -141,6 +144,8 @@ class Deployments(Database):
             for table in (skips, days):
                 connection.execute(sa.delete(table).where(table.c.deployment == name))
             keep_limit(self, connection, DEPLOYMENT, name, width=None)
+            # Lest another of that name be run by who knew the secret of this one's.
+            connection.execute(sa.delete(secrets).where(secrets.c.name == HOOK + name))
             connection.execute(sa.delete(deployments).where(deployments.c.name == name))  # and so its versions
         if not found:
             self.deployment(name)  # which raises

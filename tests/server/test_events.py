@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin, Subprotocol
 
 from flowkit.model import Role, State, now
 from flowkit.store import Store
@@ -103,6 +106,49 @@ def test_a_websocket_tells_the_same_of_one_deployment_alone(served: Served) -> N
     with connect(f"{url}&after={told[0]['id']}", additional_headers=served.headers) as socket:
         again = [json.loads(socket.recv(timeout=30))["data"].get("state") for _ in range(3)]
     assert again == [None, State.RUNNING, State.SUCCEEDED]
+
+
+def test_what_is_open_ends_with_its_token(served: Served) -> None:
+    at = now()
+
+    def secret(name: str, lasts: timedelta = timedelta(days=1)) -> str:
+        return served.store.create_token(name, Role.VIEWER, expires=at + lasts, now=at)[1]
+
+    def following(secret: str) -> ClientConnection:
+        url = served.url.replace("http", "ws") + "api/v1/events"
+        socket = sockets.enter_context(connect(url, additional_headers={"Authorization": f"Bearer {secret}"}))
+        assert json.loads(socket.recv(timeout=30))["event"] == "here"
+        return socket
+
+    with ExitStack() as sockets:
+        revoked, expired = following(secret("revoked")), following(secret("expired", timedelta(seconds=10)))
+        login = secret("login")
+        page = sockets.enter_context(dashboard_socket(served, login))
+        headers = {"Authorization": f"Bearer {login}"}
+        with httpx.stream("GET", f"{served.url}api/v1/events", headers=headers, timeout=60) as answer:
+            served.store.revoke_token("revoked")
+            served.store.revoke_token("login")
+            for _ in answer.iter_lines():
+                pass
+        for socket in (revoked, expired, page):
+            with suppress(ConnectionClosed):
+                while True:
+                    socket.recv(timeout=30)
+            assert socket.close_code == 4401
+
+
+def dashboard_socket(served: Served, secret: str) -> connect:
+    """As the page opens it in a browser."""
+    with httpx.Client(base_url=served.url) as web:
+        web.get("/", params={"token": secret})
+        found = re.search(r'"token":"([^"]+)"', web.get("/").text)
+        assert found is not None
+        [(name, value)] = web.cookies.items()
+    url, origin = served.url.replace("http", "ws") + "ws", Origin(served.url.rstrip("/"))
+    cookie = {"Cookie": f"{name}={value}"}
+    return connect(
+        url, subprotocols=[Subprotocol("bokeh"), Subprotocol(found[1])], origin=origin, additional_headers=cookie
+    )
 
 
 def test_an_id_that_is_none_is_refused(served: Served) -> None:

@@ -9,6 +9,7 @@ from flowkit.model import (
     Act,
     Backfill,
     Deployment,
+    Hook,
     Limit,
     NodeRun,
     Queue,
@@ -81,4 +82,5 @@ BACKFILL = Backfill(
 PARAMETER = {"name": "min_delay", "type": "int", "default": "30", "help": "minutes"}
 FIRING = {"utc": "2013-07-02T10:00:00Z", "local": "2013-07-02T06:00:00-04:00"}
 TOKEN = Token(id="0a1b2c3d", name="ci", role=Role.OPERATOR, created=_AT, expires=_AT + timedelta(days=90)).to_json()
+HOOK = Hook(deployment="flight_delays", created=_AT).to_json()
 ACT = Act(id=7, at=_AT, who="ci", role="operator", what="POST /api/v1/runs", status=202, address="10.0.0.7").to_json()
