@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowkit.client import deploy, submit, view
     from flowkit.errors import FlowkitError, GraphError, NodeFailed
+    from flowkit.flow.child import notebook, result
     from flowkit.flow.current import current_run
     from flowkit.flow.flow import Flow
     from flowkit.flow.formats import format
@@ -34,6 +35,8 @@ _HOMES = {
     "format": "flowkit.flow.formats",
     "limit": "flowkit.flow.limits",
     "load_run": "flowkit.loaded",
+    "notebook": "flowkit.flow.child",
+    "result": "flowkit.flow.child",
     "submit": "flowkit.client",
     "value": "flowkit.flow.node",
     "view": "flowkit.client",
@@ -52,6 +55,8 @@ __all__ = [
     "format",
     "limit",
     "load_run",
+    "notebook",
+    "result",
     "submit",
     "value",
     "view",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flowkit.errors import Unavailable, UsageError
 from flowkit.events import fold
 from flowkit.model import CurrentRun, NodeRun, Run, State
-from flowkit.notebook import parse
+from flowkit.notebooks import parse
 from flowkit.parameters import SCHEDULED_FOR
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from flowkit import checks
-from flowkit import notebook as notebooks
+from flowkit import checks, notebooks
 from flowkit.artifacts import Artifacts
 from flowkit.changes import Comparison
 from flowkit.commit import commit_of
 from flowkit.config import Config
-from flowkit.errors import Conflict, NotFound, Unavailable, UsageError, did_you_mean
-from flowkit.events import Event, Usage, fold, usage
+from flowkit.errors import Conflict, NotebookError, NotFound, Unavailable, UsageError, did_you_mean
+from flowkit.events import Event, Usage, fold, usage, with_children
+from flowkit.family import DEPLOYMENT, Family, asked, gather
 from flowkit.flow.current import current_run
 from flowkit.flow.recorded import Recorded
 from flowkit.history import changed
@@ -39,7 +39,7 @@ from flowkit.model import (
     Worker,
     now,
 )
-from flowkit.notebook import Notebook
+from flowkit.notebooks import Notebook
 from flowkit.rates import Rate, check_name
 from flowkit.remote import Remote
 from flowkit.shelf import CACHE, Shelf, kept_path
@@ -99,9 +99,12 @@ class Client:
         keep_succeeded: int = KEEP_SUCCEEDED,
         keep_failed: int = KEEP_FAILED,
     ) -> tuple[Deployment, bool]:
-        """Deploy the notebook as it is now. False: it was deployed exactly so already, and nothing has changed."""
+        """Deploy the notebook as it is now, with its child notebooks as they are now. False: it was deployed exactly so
+        already, and nothing has changed."""
+        notebook = notebooks.read(path)
         return self._deploy(
-            notebooks.read(path),
+            notebook,
+            gather(notebook, Path(path).resolve()),
             path,
             name,
             parameters or {},
@@ -126,11 +129,13 @@ class Client:
     ) -> tuple[Deployment, bool]:
         """The same with a notebook's text, that has *path* on another machine, in a folder at *commit* there."""
         notebook = notebooks.parse(text, name=Path(path).name)
-        return self._deploy(notebook, path, name, parameters, schedule, policy, keep_succeeded, keep_failed, commit)
+        family, kept = _alone(notebook), (keep_succeeded, keep_failed)
+        return self._deploy(notebook, family, path, name, parameters, schedule, policy, *kept, commit)
 
     def _deploy(
         self,
         notebook: Notebook,
+        family: Family | None,
         path: str | Path,
         name: str | None,
         parameters: Mapping[str, Any],
@@ -142,7 +147,7 @@ class Client:
     ) -> tuple[Deployment, bool]:
         # A schedule must have every value; whoever runs a deployment by hand may still give one.
         complete = schedule is not None
-        deployment, text = self._prepare(notebook, path, parameters, policy, complete=complete, commit=commit)
+        deployment, text = self._prepare(notebook, path, parameters, policy, family, complete=complete, commit=commit)
         name = Path(path).stem if name is None else name
         if not NAME.fullmatch(name):
             raise UsageError(f"a deployment cannot be named {name!r}; {NAMING}; --name gives another")
@@ -152,7 +157,7 @@ class Client:
         deployment = replace(deployment, name=name, keep_succeeded=keep_succeeded, keep_failed=keep_failed)
         if schedule is not None:
             schedule = cron.began(cron.validate(schedule), at)
-        return self.store.deploy(replace(deployment, schedule=schedule), text, now=at)
+        return self.store.deploy(replace(deployment, schedule=schedule), text, now=at, family=family)
 
     def change(
         self,
@@ -170,18 +175,20 @@ class Client:
         """
         deployment, at = self.store.deployment(name), now()
         notebook = self._notebook(name) if path is None else notebooks.read(path)
+        family = None if path is None else gather(notebook, Path(path).resolve())
         wanted = deployment.schedule if schedule is None else cron.began(cron.validate(schedule), at)
         values = deployment.parameters if parameters is None else parameters
         changed = replace(
             deployment,
             notebook=deployment.notebook if path is None else str(Path(path).absolute()),
             snapshot=notebook.digest,
+            family=deployment.family if path is None else family.digest if family else None,
             commit=deployment.commit if path is None else commit_of(Path(path).absolute()),
             parameters=notebook.check(values, complete=wanted is not None),
             policy=self._possible(deployment.policy, notebook),
             schedule=wanted,
         )
-        return self.store.deploy(changed, notebook.text, now=at)[0]
+        return self.store.deploy(changed, notebook.text, now=at, family=family)[0]
 
     def delete(self, name: str, *, cancel: bool = False) -> None:
         """Forget the deployment; its runs go by retention.
@@ -248,14 +255,15 @@ class Client:
         """
         if shared := sorted({"max_concurrent", "rate"} & (policy or {}).keys()):
             raise UsageError(f"{shared[0]} limits all runs of a deployment; deploy it with that, or leave it out")
-        deployment, text = self._target(target, parameters or {}, policy or {})
-        return self._submit(deployment, text, key=key, name=name)
+        deployment, text, family = self._target(target, parameters or {}, policy or {})
+        return self._submit(deployment, text, family, key=key, name=name)
 
     def submit_deployment(
         self, name: str, *, parameters: Mapping[str, Any], key: str | None, policy: Mapping[str, Any]
     ) -> Run:
         """As ``submit``, of a name that is never read as a path."""
-        return self._submit(self._deployed(self.store.deployment(name), parameters, policy), None, key=key, name=None)
+        deployment = self._deployed(self.store.deployment(name), parameters, policy)
+        return self._submit(deployment, None, None, key=key, name=None)
 
     def submit_text(
         self,
@@ -269,12 +277,15 @@ class Client:
     ) -> Run:
         """As ``submit``, of a notebook's text, that has *path* on another machine, in a folder at *commit* there."""
         notebook = notebooks.parse(text, name=Path(path).name)
-        prepared = self._prepare(notebook, path, parameters, Policy(**policy), commit=commit)
-        return self._submit(*prepared, key=key, name=None)
+        family = _alone(notebook)
+        deployment, text = self._prepare(notebook, path, parameters, Policy(**policy), family, commit=commit)
+        return self._submit(deployment, text, family, key=key, name=None)
 
-    def _submit(self, deployment: Deployment, text: str | None, *, key: str | None, name: str | None) -> Run:
+    def _submit(
+        self, deployment: Deployment, text: str | None, family: Family | None, *, key: str | None, name: str | None
+    ) -> Run:
         run = Run.of(deployment, now=now(), key=key, name=name)
-        stored, new = self.store.submit(run, text)
+        stored, new = self.store.submit(run, text, family)
         if new:
             self.ring(stored)
         return stored
@@ -355,6 +366,21 @@ class Client:
             if facts.get("cached"):
                 cache.drop(facts["cached"])
         shelf.forget(doomed)
+        self._forget_children(run, doomed)
+
+    def _forget_children(self, run: Run, nodes: set[str]) -> None:
+        """Those that these nodes are: they are made anew."""
+        theirs = [child.id for child in self.store.children(run.id) if (child.name or "").partition("[")[0] in nodes]
+        self._forget_whole(theirs)
+
+    def _forget_whole(self, ids: Sequence[str]) -> None:
+        """With all below them, once that has ended: kernels of what was cancelled may take a moment."""
+        while len(whole := self.store.whole(ids)) < len(ids):
+            sleep(FOLLOW)
+        for id, theirs in whole.items():
+            for one in (id, *theirs):
+                self.artifacts.remove(f"runs/{one}")  # files first: without a row nobody would ever find them
+        self.store.forget(list(whole))
 
     def _readers(self, run: Run) -> dict[str, set[str]]:
         """node -> the nodes that read it, of all flows of the newest attempt that came to one."""
@@ -386,8 +412,7 @@ class Client:
             with suppress(Conflict):  # it has ended meanwhile
                 self.cancel(found.id)
             self.follow(found.id, lambda *_: None)
-        self.artifacts.remove(f"runs/{found.id}")  # files first: without a row nobody would ever find them
-        self.store.forget([found.id])
+        self._forget_whole([found.id])
 
     def ring(self, run: Run) -> bool:
         """Wake a worker. False: the broker does not answer, which a warning has said."""
@@ -402,8 +427,12 @@ class Client:
         return self._snapshot(self.store.deployment(name)).from_text(pairs)
 
     def nodes(self, run: Run) -> list[NodeRun]:
-        """Node runs of the newest attempt."""
-        return fold(self.recorded(run), ended=run.state.final)
+        """Node runs of the newest attempt; those that are runs of their own as these stand."""
+        return with_children(fold(self.recorded(run), ended=run.state.final), self.children(run))
+
+    def children(self, run: Run) -> list[Run]:
+        """Runs that are nodes of it."""
+        return self.store.children(run.id) if run.family else []
 
     def recorded(self, run: Run) -> list[Event]:
         """What happened in the newest attempt, without what it printed."""
@@ -494,10 +523,12 @@ class Client:
 
     def _target(
         self, target: str | Path, parameters: Mapping[str, Any], policy: Mapping[str, Any]
-    ) -> tuple[Deployment, str | None]:
+    ) -> tuple[Deployment, str | None, Family | None]:
         if notebooks.is_path(target):
-            return self._prepare(notebooks.read(target), target, parameters, Policy(**policy))
-        return self._deployed(self._deployment(str(target)), parameters, policy), None
+            notebook = notebooks.read(target)
+            family = gather(notebook, Path(target).resolve())
+            return *self._prepare(notebook, target, parameters, Policy(**policy), family), family
+        return self._deployed(self._deployment(str(target)), parameters, policy), None, None
 
     def _deployed(self, deployment: Deployment, parameters: Mapping[str, Any], policy: Mapping[str, Any]) -> Deployment:
         """With these differences, for one run."""
@@ -528,6 +559,7 @@ class Client:
         path: str | Path,
         parameters: Mapping[str, Any],
         policy: Policy,
+        family: Family | None,
         *,
         complete: bool = True,
         commit: str | None = None,
@@ -538,6 +570,7 @@ class Client:
             notebook=str(Path(path).absolute()),
             snapshot=notebook.digest,
             commit=commit or commit_of(Path(path).absolute()),
+            family=family.digest if family else None,
             parameters=notebook.check(parameters, complete=complete),
             policy=self._possible(policy, notebook),
         )
@@ -563,6 +596,18 @@ def connected() -> Client | Remote:
     """By this process's settings: what has a server elsewhere do it if they name one."""
     config = Config.from_env()
     return Remote(config) if config.api_url else Client(config)
+
+
+def _alone(notebook: Notebook) -> Family | None:
+    """The family of a notebook whose file is on another machine: deployments."""
+    names = asked(notebook)
+    for name in names:
+        if not name.startswith(DEPLOYMENT):
+            raise NotebookError(
+                f"{notebook.name} runs {name!r} as a child, which did not come with it; deploy it where that lies, or "
+                'name a deployment: fk.notebook(deployment="…")'
+            )
+    return Family({name: {} for name in names}) if names else None
 
 
 def deploy(
@@ -650,4 +695,5 @@ def view(run: str, *, attempt: int | None = None) -> Recorded:
             raise UsageError(f"run {found.id} has {had}; there is no attempt {attempt}")
         chosen = attempt or found.attempt
         _, events = client.store.events(found.id, attempt=chosen, output=False)
-        return Recorded(found, chosen, events)
+        children = client.children(found) if chosen == found.attempt else []
+        return Recorded(found, chosen, events, children)

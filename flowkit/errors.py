@@ -14,6 +14,7 @@
     │   └── StoreGone         the database's file was deleted or replaced
     ├── SetupError            a run that could not begin: its kernel, its parameters
     ├── NodeFailed            a node's own function raised; the author's exception is ``__cause__``
+    ├── ChildFailed           a notebook that is a node did not succeed
     └── FlowCancelled         somebody pressed Cancel on the graph while the flow ran
 
 ``exit_code`` is what the command line returns for it: 2 for everything that is not the notebook's own failure.
@@ -82,6 +83,12 @@ class SetupError(FlowkitError):
 
 class LimitClosed(FlowkitError):
     """A node was not called: calls like it have failed lately, and are given a rest."""
+
+
+class ChildFailed(FlowkitError):
+    """A child run did not succeed."""
+
+    exit_code = 1
 
 
 class NodeFailed(FlowkitError):

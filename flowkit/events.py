@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from flowkit.model import NodeRun, State
+from flowkit.model import NodeRun, Run, State
 
 #: The event log in a run folder: one event a line, appended by the kernel, followed by the worker.
 LOG = "events.jsonl"
@@ -28,7 +28,8 @@ class Event:
     node    a node (``name``; ``report[3]`` for an item) of ``flow`` entered ``state``; ``data`` of one that succeeded
             says where its result is ``kept``, whose it ``reused``, and its ``profile``, if so; of one that failed
             which ``rows`` do not fit its schema, if that is why; of a pending one that it waits for a ``limit``
-            ``until`` then, in seconds since 1970
+            ``until`` then, in seconds since 1970, or that it waits for the ``child`` that it is, a run, and how it
+            ``ask``ed for that; of one that is a run, which ``child`` it is
     cell    code cell number ``name`` (counted from 1, code cells only) entered ``state``
     output  ``name`` is ``stdout`` or ``stderr``, ``data`` the text
     kernel  the attempt's kernel (``name``) was started; ``data`` says where and how: host, python, isolation
@@ -167,6 +168,27 @@ def fold(events: Iterable[Event], *, ended: bool = False) -> list[NodeRun]:
     return _grouped([_cut_off(node) for node in found] if ended else found)
 
 
+def with_children(nodes: Iterable[NodeRun], children: Iterable[Run]) -> list[NodeRun]:
+    """Nodes that are runs of their own, and wait for them, as those stand; a mapped one runs while an item does."""
+    runs = {child.id: child for child in children}
+    found = []
+    busy = set()
+    for node in nodes:
+        run = None if node.state.final else runs.get(node.child or "")
+        if run is not None:
+            changed = {"state": run.state, "started": run.started, "finished": run.finished, "error": run.error}
+            node = replace(node, **changed)  # type: ignore[arg-type]
+            if run.state is not State.PENDING:
+                busy.add((node.flow, node.name.partition("[")[0]))
+        found.append(node)
+    return [
+        replace(node, state=State.RUNNING)
+        if node.state is State.PENDING and (node.flow, node.name) in busy and node.child is None
+        else node
+        for node in found
+    ]
+
+
 def _advance(nodes: dict[tuple[str, str], NodeRun], key: tuple[str, str], event: Event) -> None:
     before = nodes.get(key) or NodeRun(key[1], key[0])
     assert event.state is not None
@@ -188,6 +210,7 @@ def _advance(nodes: dict[tuple[str, str], NodeRun], key: tuple[str, str], event:
         reused=note.get("reused"),
         limit=note.get("limit"),
         until=None if until is None else datetime.fromtimestamp(until, UTC),
+        child=note.get("child") or before.child,
     )
 
 

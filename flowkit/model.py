@@ -40,8 +40,9 @@ class State(StrEnum):
 
 
 #: What a run may become. A store's every change of state is ``UPDATE … WHERE state IN (sources of the target)``.
-#: running -> pending is a retry, a rescue from a dead worker or a drain; failed -> pending is a person's retry. A
-#: running run that is cancelled stays running (``Run.cancelling``) until nothing of its kernel lives.
+#: running -> pending is a retry, a rescue from a dead worker, a drain, or that it waits for its children;
+#: failed -> pending is a person's retry, or that of its parent. A running run that is cancelled stays running
+#: (``Run.cancelling``) until nothing of its kernel lives.
 MOVES: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset({State.RUNNING, State.CANCELLED}),
     State.RUNNING: frozenset({State.PENDING, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
@@ -110,7 +111,7 @@ KEEP_SUCCEEDED, KEEP_FAILED = 50, 20
 class Ending:
     """How one attempt of a run ended."""
 
-    state: State
+    state: State  #: pending: it has nothing left to do but wait for its children
     cause: Cause | None = None
     error: str | None = None  #: one line; None if it succeeded
 
@@ -201,13 +202,14 @@ class Deployment:
 
     name: str
     notebook: str  #: absolute path it was deployed from; its folder is the runs' working folder where it exists
-    snapshot: str  #: digest of the notebook's content, see ``notebook.Notebook.digest``
+    snapshot: str  #: digest of the notebook's content, see ``notebooks.Notebook.digest``
     parameters: Mapping[str, Any] = field(default_factory=dict)  #: only those that differ from the notebook's own
     policy: Policy = field(default_factory=Policy)
     schedule: Schedule | None = None
     keep_succeeded: int = KEEP_SUCCEEDED  #: newest runs kept; older ones go with their artifacts
     keep_failed: int = KEEP_FAILED  #: failed and cancelled ones
     commit: str | None = None  #: of git, that the notebook's folder was at, see ``commit``; None: it is not under git
+    family: str | None = None  #: digest of its child notebooks, see ``family``; None: it has none
     version: int = 0  #: counts from 1; grows when snapshot, parameters or policy change
     paused: bool = False  #: fires nothing; runs submitted by hand still run
     created: datetime | None = None  #: UTC; set by the store
@@ -262,12 +264,15 @@ class Run:
     )
     series: str | None = None  #: runs of one series take turns
     name: str | None = None  #: given by who submitted it; None: it is called by its deployment or notebook
+    family: str | None = None  #: digest of its child notebooks, see ``family``; None: it has none
+    parent: str | None = None  #: id of the run a node of which it is; None: nobody waits for it
     state: State = State.PENDING
     cause: Cause | None = None  #: of the last failed attempt; None again when a later one succeeds
     error: str | None = None
     attempt: int = 0  #: grows at each claim; every write of a worker carries it as its fencing token
     last_attempt: int = 1  #: a failure of this attempt is final
     crashes: int = 0  #: attempts lost with their worker
+    waits: bool = False  #: pending until its children have ended, without a kernel
     cancelling: bool = False  #: somebody has cancelled it, and it runs until its kernel is gone: it will be cancelled
     worker: str | None = None  #: who has claimed it, or had it last
     available: datetime | None = None  #: UTC; not to be claimed before, None: at once
@@ -302,6 +307,7 @@ class Run:
             notebook=deployment.notebook,
             snapshot=deployment.snapshot,
             commit=deployment.commit,
+            family=deployment.family,
             parameters={**deployment.parameters, **(parameters or {})},
             policy=deployment.policy,
             created=now,
@@ -321,12 +327,14 @@ class Run:
         return {
             "id": self.id,
             "name": self.name,
+            "parent": self.parent,
             "deployment": self.deployment,
             "version": self.version,
             "notebook": self.notebook,
             "snapshot": self.snapshot,
             "commit": self.commit,
             "state": self.state.value,
+            "waits": self.waits,
             "cancelling": self.cancelling,
             "cause": self.cause and self.cause.value,
             "attempt": self.attempt,
@@ -390,6 +398,7 @@ class NodeRun:
     reused: str | None = None  #: whose result it took instead of computing one: ``attempt 1``, ``run 1a2b3c4d``
     limit: str | None = None  #: for which it waits
     until: datetime | None = None  #: at least so long
+    child: str | None = None  #: id of the run that it is
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -404,6 +413,7 @@ class NodeRun:
             "reused": self.reused,
             "limit": self.limit,
             "until": iso(self.until),
+            "child": self.child,
         }
 
 

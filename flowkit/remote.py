@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from flowkit import notebook as notebooks
+from flowkit import notebooks
 from flowkit.changes import Change, Comparison
 from flowkit.commit import commit_of
 from flowkit.config import Config
@@ -182,6 +182,10 @@ class Remote:
         deployment = self.store.named(str(target))
         snapshot = self.store.snapshot(deployment.snapshot)
         return notebooks.parse(snapshot, name=Path(deployment.notebook).name).from_text(pairs)
+
+    def children(self, run: Run) -> list[Run]:
+        """Nobody asks the server for them: each node of the run tells which run it is."""
+        return []
 
     def recorded(self, run: Run) -> list[Event]:
         return self.store.events(run.id, attempt=run.attempt, output=False)[1]

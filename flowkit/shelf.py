@@ -37,6 +37,11 @@ def kept_path(run: str) -> str:
     return f"runs/{run}/kept"
 
 
+def handed_path(run: str, attempt: int) -> str:
+    """The folder of what an attempt has handed over to its parent."""
+    return f"runs/{run}/handed/{attempt}"
+
+
 def stem(node: str, key: str) -> str:
     """What the files of a result are called, without their ends.
 

@@ -123,13 +123,16 @@ def deployments_table(deployments: Iterable[Deployment], when: dict[str, str]) -
 def nodes_table(nodes: Iterable[NodeRun]) -> Table:
     nodes = list(nodes)
     reused = any(node.reused for node in nodes)
-    table = Table("node", "state", "started", ">duration", *(["reused from"] if reused else []), below="error")
+    runs = any(node.child for node in nodes)
+    more = (["run"] if runs else []) + (["reused from"] if reused else [])
+    table = Table("node", "state", "started", ">duration", *more, below="error")
     for node in nodes:
         table.add(
             node.name,
             state(node.state),
             local(node.started),
             duration(node.started, node.finished),
+            *([Text((node.child or "")[:8], style="cyan")] if runs else []),
             *([Text(node.reused or "", style="dim")] if reused else []),
             below=node.error or for_limit(node),
         )
@@ -325,6 +328,7 @@ def run_details(run: Run, events: Sequence[Event] = (), wait: Wait | None = None
         "run": run.id,
         "deployment": f"{run.deployment} (version {run.version})" if run.deployment else None,
         "notebook": run.notebook,
+        "child of": run.parent and f"run {run.parent[:8]}",
         "state": standing(run),
         "cause": run.cause,
         "error": run.error and Text(run.error, style="red"),

@@ -29,7 +29,8 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from flowkit import model
 from flowkit.errors import Conflict, NotFound, Unavailable
 from flowkit.events import Event
-from flowkit.model import CatchUp, Deployment, Ending, Overlap, Policy, Run, Schedule, State
+from flowkit.family import Family
+from flowkit.model import MOVES, CatchUp, Deployment, Ending, Overlap, Policy, Run, Schedule, State
 from flowkit.store import MAX_CRASHES, Store, schema
 from flowkit.testing import FakeKernel
 from flowkit.worker.dispatch import Clock, Dispatcher
@@ -43,6 +44,8 @@ FAULTS = 45.0
 PATIENCE = 900.0
 EPOCH = datetime(2013, 7, 1, 6, tzinfo=UTC)
 TEXT = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+LEAF = {"snapshot": "digest"}
+FAMILY = Family({"child.ipynb": LEAF | {"family": {"child.ipynb": LEAF}}}, {"digest": TEXT})
 EVERY = 7.0  #: seconds between two firings of the schedule
 WIDTH = 2  #: runs of the narrow deployment that may be under way at once
 #: What can happen to a process or a run, or to all processes.
@@ -102,6 +105,24 @@ class Judge:
         if run.deployment == "narrow":
             self.narrow.add(run.id)
 
+    def children(self, theirs: Sequence[Run], at: float) -> None:
+        """What those below a run have become by what was done to it."""
+        for child in theirs:
+            before = self.states.get(child.id)
+            if before is None:  # whose answer was lost
+                self.submitted(child)
+                continue
+            if child.state is not before:
+                self._expect(child.state in MOVES[before], f"{child.id} went from {before} to {child.state}")
+                self._expect(before is not State.RUNNING, f"{child.id} is {child.state}, and nobody ended its attempt")
+                self.states[child.id] = child.state
+                self.crashes[child.id] = 0
+                self.counts["children moved"] += 1
+            if child.cancelling:
+                self.cancelling.add(child.id)
+            else:
+                self.cancelling.discard(child.id)
+
     def answered(self, process: Process | None, name: str, args: tuple[Any, ...], answer: Any, at: float) -> None:
         judge = getattr(self, f"_{name}", None)
         if judge is not None:
@@ -143,6 +164,14 @@ class Judge:
         runs_on = any(kernel.run == after.id and not stopped(kernel, at) for kernel in self.kernels)
         self._expect(not runs_on, f"{after.id} is {after.state} while its kernel runs")
         self.states[after.id] = after.state
+
+    def _ask(self, _: Process, args: tuple[Any, ...], new: list[Run] | None, at: float) -> None:
+        if new is not None:
+            self._holds(args, "a question for children")
+            for child in new:
+                self._expect(child.id not in self.states, f"{child.id} was made twice")
+                self.submitted(child)
+                self.counts["children"] += 1
 
     def _rescue(self, _: Process, args: tuple[Any, ...], after: Run | None, at: float) -> None:
         if after is None:
@@ -198,6 +227,9 @@ class Files:
         self._digests[path] = sha256(data).hexdigest()
         return path
 
+    def locate(self, path: str) -> str:
+        return path
+
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}
 
@@ -223,6 +255,8 @@ class World:
         """*clock*: a mutant's; None: the right one. *kinds*: what may go wrong."""
         self.kinds = kinds
         self.random = random.Random(seed)
+        #: What decides about children, of which every other world has none; None: this one.
+        self.kin = random.Random(seed) if seed % 2 else None
         self.store = store
         self.time = 0.0
         self.shift = 0.0  #: wall seconds that were skipped, because everybody only waited for them
@@ -291,6 +325,8 @@ class World:
             raise Unavailable("the store does not answer")
         answer = getattr(self.store, name)(*args, **options)
         self.judge.answered(process, name, args, answer, self.time)
+        if name in ("finish", "release", "rescue", "cancel", "retry") and isinstance(answer, Run) and answer.family:
+            self.judge.children(self.below(answer.id), self.time)
         if self.faulty and process is not None:
             fate = self.random.random()
             if fate < self.deadly:
@@ -301,6 +337,10 @@ class World:
                 raise Unavailable("the answer was lost")
         self.sleep(self.random.uniform(0.0, 6.0 if slow else 0.02), process)
         return answer
+
+    def below(self, run: str) -> list[Run]:
+        found = self.store.children(run)
+        return found + [one for child in found for one in self.below(child.id)]
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
@@ -382,6 +422,7 @@ class World:
         dispatcher = process.dispatcher
         dispatcher.tick(self.wall(process))
         dispatcher.rescue()
+        dispatcher.wake()
         process.rings = dispatcher.ready(self.wall(process))
         dispatcher.seen(self.wall(process))
 
@@ -407,6 +448,11 @@ class World:
         elif chance < 0.3:
             parameters["failures"] = self.random.choice((1, 5))
         narrow = self.random.random() < 0.5
+        if self.kin is not None and self.kin.random() < 0.4:
+            failures = self.kin.choice((0, 0, 2))
+            leaf: dict[str, Any] = {"seconds": self.kin.choice((0.3, 2.0)), "failures": failures}
+            below = {"seconds": 0.3, "children": self.kin.choice((0, 2)), "child": leaf}
+            parameters |= {"children": self.kin.choice((1, 3)), "child": self.kin.choice((leaf, below))}
         run = Run(
             id=f"run{number}",
             key=f"key{number}",
@@ -417,12 +463,13 @@ class World:
             parameters=parameters,
             policy=Policy(retries=self.random.choice((0, 2)), backoff=1.0, priority=self.random.choice((0, 1))),
             created=self.wall() + timedelta(microseconds=number),
+            family=FAMILY.digest if "children" in parameters else None,
         )
         self.asked.add(run.id)
         self.judge.submitted(run)
         for _ in range(self.random.choice((1, 5))):
             try:
-                stored, _new = self.ask(None, "submit", (run, TEXT), {})
+                stored, _new = self.ask(None, "submit", (run, TEXT, FAMILY), {})
                 self.accepted.add(stored.id)
                 self.ring(stored)
                 break
@@ -559,7 +606,8 @@ class World:
         lost = self.accepted - set(runs)
         if lost:
             raise Violation(f"accepted and lost: {sorted(lost)}")
-        if unexpected := {run.id for run in runs.values() if run.scheduled_for is None} - self.asked:
+        roots = [run for run in runs.values() if run.parent is None]
+        if unexpected := {run.id for run in roots if run.scheduled_for is None} - self.asked:
             raise Violation(f"nobody asked for {sorted(unexpected)}")
         if unended := self.unended():
             raise Violation(f"not ended {PATIENCE:g} s after the last fault: {unended}")
@@ -571,6 +619,11 @@ class World:
             ]
             if len(set(told)) < len(told):
                 raise Violation(f"{run.id} has events twice: {told}")
+            theirs = self.store.children(run.id)
+            if run.state is State.SUCCEEDED and [child.state for child in theirs] != (
+                [State.SUCCEEDED] * run.parameters.get("children", 0)
+            ):
+                raise Violation(f"{run.id} has succeeded, and its children: {[str(child.state) for child in theirs]}")
             if run.crashes > MAX_CRASHES:
                 raise Violation(f"{run.id} was lost {run.crashes} times")
         self.judge.counts["runs"] += len(runs)

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowkit.errors import NotebookError, ParameterError
-from flowkit.notebook import Notebook, parse, read
+from flowkit.notebooks import Notebook, parse, read
 from flowkit.parameters import Parameter
 
 unhurried = settings(deadline=None)  # a busy machine is no failure

@@ -82,10 +82,10 @@ def acceptance_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     submit = Store.submit
     calls = iter(range(10**9))
 
-    def early(self: Store, run: Run, snapshot: str | None = None) -> tuple[Run, bool]:
+    def early(self: Store, run: Run, *told: Any) -> tuple[Run, bool]:
         if next(calls) % 5 == 4:
             return run, True  # and then this process dies
-        return submit(self, run, snapshot)
+        return submit(self, run, *told)
 
     patch.setattr(Store, "submit", early)
 
@@ -171,6 +171,26 @@ def a_claim_that_does_not_count_what_is_under_way(patch: pytest.MonkeyPatch) -> 
 
     patch.setattr(store_limits, "_full", lambda row, running: None)
     patch.setattr(store_runs, "hold_limits", lax)
+
+
+@caught_by("not ended")
+def a_parent_that_nobody_wakes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store_runs, "wake", lambda *_: None)
+    patch.setattr(store_runs, "wake_all", lambda *_: None)
+
+
+@caught_by("and its children")
+def a_parent_that_does_not_look_at_its_children(patch: pytest.MonkeyPatch) -> None:
+    finish = Store.finish
+
+    def hasty(self: Store, run: str, attempt: int, ending: Ending, **more: Any) -> Run | None:
+        with patch.context() as this:
+            if ending.state is State.PENDING:
+                this.setattr(store_runs, "WAITS", sa.false())
+                ending = Ending(State.SUCCEEDED)
+            return finish(self, run, attempt, ending, **more)
+
+    patch.setattr(Store, "finish", hasty)
 
 
 @pytest.mark.parametrize(("mutant", "violation"), MUTANTS, ids=[mutant.__name__ for mutant, _ in MUTANTS])

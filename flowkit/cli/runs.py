@@ -22,7 +22,7 @@ from flowkit.cli.options import (
     read_parameters,
     warn_without_worker,
 )
-from flowkit.events import fold, kernel, usage
+from flowkit.events import fold, kernel, usage, with_children
 from flowkit.model import EXIT_CODES, Run, State, now
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def show(run: str, as_json: bool) -> None:
         if as_json:
             return _print_run(client, found)
         events, wait = client.recorded(found), client.store.wait(found, now=now())
-    nodes = fold(events, ended=found.state.final)
+        nodes = with_children(fold(events, ended=found.state.final), client.children(found))
     console = terminal.console()
     console.print(terminal.run_details(found, events, wait))
     if nodes:
@@ -241,4 +241,4 @@ def _whole(client: Client | Remote, run: Run) -> dict[str, Any]:
     events = client.recorded(run)
     used = usage(events)
     more = {"kernel": kernel(events), "usage": used and used.to_json()}
-    return run.to_json(fold(events, ended=run.state.final)) | more
+    return run.to_json(with_children(fold(events, ended=run.state.final), client.children(run))) | more

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from flowkit.errors import FlowCancelled, GraphError, NodeFailed, UsageError, did_you_mean
 from flowkit.flow import code, draw, node, ports, rerun, runner, widget
 from flowkit.flow.checkpoint import keeping
+from flowkit.flow.child import WaitsForChildren, children_of
 from flowkit.flow.graph import Graph
 from flowkit.flow.limits import Gate
 from flowkit.flow.lines import Lines, heard
@@ -286,7 +287,8 @@ class Flow:
         self.outcome = outcome
         threads = threads or runner.threads_by_default()
         values = dict(outcome.parameters)
-        progress = Progress(outcome, values, log, keeping(outcome, values, afresh=afresh), gate)
+        children = children_of(self.name) if any(node.child for node in self._nodes.values()) else None
+        progress = Progress(outcome, values, log, keeping(outcome, values, afresh=afresh), gate, children)
         ended = self._view.follow(self.graph, outcome, progress.cancel) if self._view else lambda: None
         try:
             with heard() if outcome.lines is not None else nullcontext():
@@ -308,6 +310,8 @@ class Flow:
                 gate.close()
             if log:
                 log.close()
+        if progress.waiting:
+            raise WaitsForChildren(f"{self.name} waits for its child notebooks, and goes on when they have ended")
         failure = outcome.failure()
         if failure:
             message, error = failure

@@ -12,6 +12,7 @@ from typing import Any
 
 from flowkit.errors import GraphError, did_you_mean
 from flowkit.flow import ports
+from flowkit.flow.child import Child
 from flowkit.flow.schema import usable
 
 #: The default of a parameter that has none; not None, which is a fine default.
@@ -74,6 +75,7 @@ class Node:
     limit: str | None = None  #: the name of what each call asks before it begins
     schema: Any = None  #: of Pandera, which what it returns has to fit; output -> schema if it has outputs
     positional: tuple[str, ...] = ()  #: parameters that cannot be given by name, in order
+    child: Child | None = None  #: the notebook that it is
 
     def item(self, index: int) -> str:
         return f"{self.name}[{index}]"
@@ -132,6 +134,8 @@ def make(
     if not isinstance(name, str) or not name.isidentifier():
         raise GraphError(f"{name!r} cannot be a node's name, which must be a Python identifier; give one with name=")
     _check_options(name, retries, delay, timeout, limit)
+    if isinstance(function, Child) and limit is not None:
+        raise GraphError(f"node {name!r} is a notebook and has limit=; limit a node of that, or its deployment")
     if inspect.iscoroutinefunction(function):
         raise GraphError(f"node {name!r} is async; a node is a plain function, which may call asyncio.run() itself")
     named_outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -162,6 +166,7 @@ def make(
         limit=limit,
         schema=schema,
         positional=tuple(key for key, one in parameters.items() if one.kind is inspect.Parameter.POSITIONAL_ONLY),
+        child=function if isinstance(function, Child) else None,
     )
 
 

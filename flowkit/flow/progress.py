@@ -22,6 +22,7 @@ from flowkit.model import State, epoch
 
 if TYPE_CHECKING:
     from flowkit.flow.checkpoint import Found, Keeping
+    from flowkit.flow.child import Children
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +45,7 @@ class Gathering:
 
     results: list[Any]
     missing: int
+    waits: bool = False  #: for an item that is a run of its own
     failed: dict[int, str] = field(default_factory=dict)
     profiles: formats.Items = field(default_factory=formats.Items)
 
@@ -62,6 +64,7 @@ class Progress:
         log: Log | None,
         keeping: Keeping | None = None,
         gate: Gate | None = None,
+        children: Children | None = None,
     ) -> None:
         graph, due = outcome.graph, outcome.due
         self._outcome = outcome
@@ -82,6 +85,8 @@ class Progress:
         self.keeping = keeping  #: where results may be found instead of computed; None: nowhere
         self.lines = outcome.lines
         self._gate = gate
+        self.children = children  #: who knows what has become of nodes that are notebooks; None: they run here
+        self.waiting: set[str] = set()  #: nodes that wait for such, and those that read them
         self.stopped = False
         self.cancelled = threading.Event()
         #: Called once *cancelled* is set, by whichever thread sets it; a runner that waits for something else is woken.
@@ -218,6 +223,43 @@ class Progress:
             last = self._count(step, gathering)
         return self._gathered(step.wired) if last else []
 
+    def postpone(self, step: Step, parameters: Mapping[str, Any] | None = None) -> list[Step]:
+        """The step waits for its child, in a later attempt: an empty list, as nothing becomes ready.
+
+        Args:
+            parameters: of the child, if it is to be asked for now.
+        """
+        assert self.children is not None
+        node = step.wired.node
+        told: dict[str, Any] = {"child": self.children.id(step.name)}
+        if parameters is not None:
+            assert node.child is not None
+            ask = {"notebook": node.child.target, "parameters": parameters, "timeout": node.timeout}
+            told["ask"] = ask | ({"retries": node.retries, "backoff": node.delay} if node.retries else {})
+        with self._lock:
+            if self.stopped:
+                return []
+            self._running.pop(step.name, None)
+            if self._log:
+                self._log.add(Event("node", epoch(), step.name, self._outcome.flow, State.PENDING, data=told))
+            if step.index is None:
+                self._postpone(step.wired)
+                last = False
+            else:
+                gathering = self._gathering[node.name]
+                gathering.waits = True
+                last = self._count(step, gathering)
+        if last:
+            self._gathered(step.wired)
+        return []
+
+    def note_child(self, step: Step) -> None:
+        """The step is a run of its own, which the event of its ending tells."""
+        if self.children is not None:
+            told = {"child": self.children.id(step.name)}
+            for notes in (self._outcome.notes, self._outcome.misses):
+                notes[step.name] = {**(notes.get(step.name) or {}), **told}
+
     def retry(self, step: Step, error: BaseException) -> float | None:
         """Seconds until its next attempt, with its failure recorded; None if it had its last, and is still to fail."""
         node = step.wired.node
@@ -325,6 +367,13 @@ class Progress:
         node = wired.node
         gathering = self._gathering.pop(node.name)
         step = Step(wired, node.name)
+        if gathering.waits:
+            with self._lock:
+                self._running.pop(node.name, None)
+                if self._log:
+                    self._log.add(Event("node", epoch(), node.name, self._outcome.flow, State.PENDING))
+                self._postpone(wired)
+            return []
         if not gathering.failed:
             try:
                 split = [node.split(value) for value in gathering.results] if node.outputs else []
@@ -346,6 +395,19 @@ class Progress:
         reason = f"{node.item(index)} failed: {gathering.failed[index]}; {count}"
         return self.fail(step, self._outcome.errors[node.item(index)], reason=reason)
 
+    def _postpone(self, wired: Wired) -> None:
+        """Neither it nor what reads it, directly or not, ends in this attempt."""
+        waiting = deque([wired])
+        while waiting:
+            one = waiting.popleft()
+            name = one.node.name
+            if name in self.waiting or self._states[name] not in (State.PENDING, State.RUNNING):
+                continue
+            self._states[name] = State.PENDING
+            self.waiting.add(name)
+            self._unfinished -= 1
+            waiting.extend(one.readers)
+
     def _give_up(self, wired: Wired) -> None:
         """Skip all that would have read it, directly or not. What already waits for another failure stays as it is."""
         cause = wired.node.name
@@ -355,7 +417,7 @@ class Progress:
         while doomed:
             one = doomed.popleft()
             name = one.node.name
-            if self._states[name] is not State.PENDING:
+            if self._states[name] is not State.PENDING or name in self.waiting:
                 continue
             self._states[name] = State.SKIPPED
             self._outcome.causes[name] = cause

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from flowkit import scene
-from flowkit.events import Event, fold
+from flowkit.events import Event, fold, with_children
 from flowkit.flow import draw, widget
 from flowkit.flow.graph import Graph
 from flowkit.flow.node import Node, Port
@@ -21,11 +21,13 @@ class Recorded:
     A run of several flows has a graph for each; in one of none, its code cells follow each other.
     """
 
-    def __init__(self, run: Run, attempt: int, events: Sequence[Event]) -> None:
+    def __init__(self, run: Run, attempt: int, events: Sequence[Event], children: Sequence[Run] = ()) -> None:
         """
         Args:
             events: of that attempt, in order; output does not matter.
+            children: runs that are nodes of it, if it is the newest attempt.
         """
+        self._children = children
         self.run = run
         self.attempt = attempt
         self.events = [event for event in events if event.kind != "output"]
@@ -52,7 +54,8 @@ class Recorded:
             instant = instant.timestamp()
         last = instant is None or not self.instants or instant >= self.instants[-1]
         seen = self.events if last else [event for event in self.events if instant is None or event.at <= instant]
-        found = {(node.flow, node.name): node for node in fold(seen, ended=self.ended and last)}
+        folded = fold(seen, ended=self.ended and last)
+        found = {(node.flow, node.name): node for node in (with_children(folded, self._children) if last else folded)}
         # What was not declared yet waits, so that the graph stays the same while one moves through it.
         declared = [(flow, name) for flow, nodes in self.graphs.items() for name in nodes]
         waiting = {key: NodeRun(key[1], key[0]) for key in declared if key not in found}

@@ -15,9 +15,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import FlowkitError, explain
+from flowkit.flow.child import ASKING, Children, Waits
 from flowkit.flow.current import CALLED, Call
 from flowkit.flow.progress import Progress, Step
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     # Not at run time: it brings logging, and whoever has an executor has it already.
     from concurrent.futures import Executor, Future
 
-    from flowkit.flow.checkpoint import Found, Keeping
+    from flowkit.flow.checkpoint import Found
     from flowkit.flow.lines import Lines
 
 
@@ -81,8 +83,11 @@ def run_on(progress: Progress, executor: Executor) -> None:
                 if step.wired.node.map and step.index is None:
                     ready.extendleft(reversed(progress.spread(step, arguments)))
                     continue
-                if progress.keeping is not None and (found := _kept(progress.keeping, step, arguments)) is not None:
+                if progress.keeping is not None and (found := _kept(progress, step, arguments)) is not None:
                     ready.extendleft(reversed(progress.succeed(step, found.value)))
+                    continue
+                if step.wired.node.child is not None and progress.children is not None:
+                    ready.extendleft(reversed(_run_elsewhere(progress, progress.children, step, arguments)))
                     continue
                 flying[step] = future = _submit(progress, executor, step, arguments, in_process)
                 future.add_done_callback(lambda future, step=step: arrived.put((step, future)))  # type: ignore[misc]
@@ -124,8 +129,10 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
     if node.map and step.index is None:
         return progress.spread(step, arguments), None, step
     keeping = progress.keeping
-    if keeping is not None and (found := _kept(keeping, step, arguments)) is not None:
+    if keeping is not None and (found := _kept(progress, step, arguments)) is not None:
         return progress.succeed(step, found.value), None, step
+    if node.child is not None and progress.children is not None:
+        return _run_elsewhere(progress, progress.children, step, arguments), None, step
     heard = (progress.lines, step) if progress.lines else None
     outer = CALLED.set(Call(step.name, heard, progress.cancelled.is_set))
     try:
@@ -142,6 +149,24 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
     if keeping is not None:
         keeping.keep(step, value)
     return _succeeded(progress, step, value), None, step
+
+
+def _run_elsewhere(progress: Progress, children: Children, step: Step, arguments: Mapping[str, Any]) -> list[Step]:
+    """A step that is a run of its own: it has ended, or is waited for. Its retries are the child's."""
+    asking = ASKING.set(partial(children.find, step.name))
+    try:
+        value = step.wired.call(**arguments)
+    except Waits as waits:
+        return progress.postpone(step, *waits.args)
+    except Exception as error:
+        progress.note_child(step)
+        return _failed(progress, step, error, last=True)[0]
+    finally:
+        ASKING.reset(asking)
+    progress.note_child(step)
+    if progress.keeping is not None:
+        progress.keeping.keep(step, value)
+    return progress.succeed(step, value)
 
 
 def within(limit: float, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -280,8 +305,12 @@ def _held(progress: Progress, step: Step) -> tuple[list[Step], float | None] | N
     return None if pause is None else ([], pause)
 
 
-def _kept(keeping: Keeping, step: Step, arguments: Mapping[str, Any]) -> Found | None:
-    return step.found or keeping.find(step, arguments)
+def _kept(progress: Progress, step: Step, arguments: Mapping[str, Any]) -> Found | None:
+    keeping = progress.keeping
+    found = None if keeping is None else step.found or keeping.find(step, arguments)
+    if found is not None and step.wired.node.child is not None:
+        progress.note_child(step)
+    return found
 
 
 def _succeeded(progress: Progress, step: Step, value: Any) -> list[Step]:
@@ -290,14 +319,16 @@ def _succeeded(progress: Progress, step: Step, value: Any) -> list[Step]:
     return progress.succeed(step, value)
 
 
-def _failed(progress: Progress, step: Step, error: BaseException) -> tuple[list[Step], float | None]:
+def _failed(
+    progress: Progress, step: Step, error: BaseException, *, last: bool = False
+) -> tuple[list[Step], float | None]:
     # The author's traceback begins with the author's own frame, not with those that led there.
     trace = error.__traceback__
     while trace and trace.tb_frame.f_globals.get("__name__", "").startswith("flowkit.flow."):
         trace = trace.tb_next
     error.__traceback__ = trace or error.__traceback__
     progress.tell(step, explain(error))
-    pause = progress.retry(step, error)
+    pause = None if last else progress.retry(step, error)
     return ([], pause) if pause is not None else (progress.fail(step, error), None)
 
 

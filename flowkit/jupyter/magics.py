@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from flowkit import notebook as notebooks
+from flowkit import notebooks
 from flowkit.cli import cli
 from flowkit.client import Client
 from flowkit.config import Config, session_notebook

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from flowkit.errors import NotFound, did_you_mean
 from flowkit.model import Backfill, Run, State
 from flowkit.store.database import Database
-from flowkit.store.runs import cancel_runs, insert_runs, keep_on, retry_run, to_run
+from flowkit.store.runs import cancel_runs, insert_runs, keep_on, retry_below, retry_run, to_run
 from flowkit.store.schema import runs, series
 from flowkit.store.series import hold, last_place, pass_on
 
@@ -46,6 +46,7 @@ class Backfills(Database):
                     added.append((run, place))
                 elif found is not None and State(found.state) in again:
                     connection.execute(retry_run(to_run(found)).values(series=wanted.id, place=place))
+                    retry_below(connection, found.id)
             insert_runs(self, connection, added)
             pass_on(connection, wanted.id)
         return self.backfills(wanted.id)[0]

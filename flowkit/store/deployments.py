@@ -11,31 +11,38 @@ from typing import Any
 import sqlalchemy as sa
 
 from flowkit.errors import Conflict, NotFound, did_you_mean
+from flowkit.family import Family
 from flowkit.model import CatchUp, Deployment, Overlap, Schedule, State
 from flowkit.store.database import Database
 from flowkit.store.limits import DEPLOYMENT, keep_limit
-from flowkit.store.runs import cancel_runs, keep_snapshot, lane_of, to_policy
-from flowkit.store.schema import days, deployments, is_in, runs, secrets, series, skips, snapshots, versions
-from flowkit.store.series import OPEN, hold
+from flowkit.store.runs import cancel_runs, lane_of, to_policy
+from flowkit.store.schema import days, deployments, families, is_in, runs, secrets, series, skips, snapshots, versions
+from flowkit.store.series import BEGUN, OPEN, hold
+from flowkit.store.snapshots import keep_family, keep_snapshot
 
 #: Of the secrets' names: the deployment's follows.
 HOOK = "hook "
 
 
 class Deployments(Database):
-    def deploy(self, deployment: Deployment, snapshot: str, *, now: datetime) -> tuple[Deployment, bool]:
+    def deploy(
+        self, deployment: Deployment, snapshot: str, *, now: datetime, family: Family | None = None
+    ) -> tuple[Deployment, bool]:
         """Make the deployment be as given; False if it already was.
 
-        A changed snapshot, parameters, policy or retention makes a new version; a moved notebook, another commit or a
-        changed schedule does not. A schedule that fires as before keeps its place (``next``, ``anchor``) whatever is
-        given, a paused deployment stays paused.
+        A changed snapshot, family, parameters, policy or retention makes a new version; a moved notebook, another
+        commit or a changed schedule does not. A schedule that fires as before keeps its place (``next``, ``anchor``)
+        whatever is given, a paused deployment stays paused.
 
         Args:
             snapshot: the notebook's text, whose digest is ``deployment.snapshot``.
+            family: whose digest is ``deployment.family``, with texts.
         """
         name = deployment.name
         with self.writing() as connection:
             keep_snapshot(self, connection, deployment.snapshot, snapshot)
+            if family is not None:
+                keep_family(self, connection, family)
             # A row without a version, which no reader sees, so that deploys of one name take turns at it.
             empty = {"name": name, "version": 0, "paused": False, "created": now, "changed": now}
             connection.execute(self.insert(deployments).values(empty).on_conflict_do_nothing())
@@ -106,6 +113,14 @@ class Deployments(Database):
             raise NotFound(f"the store has no notebook {digest!r}; it goes with the last run or version that needs it")
         return found
 
+    def family(self, digest: str) -> Family:
+        """Without the texts of its notebooks, each of which is a ``snapshot``."""
+        with self.reading() as connection:
+            tree = connection.execute(sa.select(families.c.tree).where(families.c.digest == digest)).scalar()
+        if tree is None:
+            raise NotFound(f"the store has no family {digest!r}; it goes with the last run or version that needs it")
+        return Family(tree)
+
     def pause(self, name: str, *, now: datetime) -> Deployment:
         """It fires nothing until it is resumed. Runs that wait already, and those submitted by hand, still run."""
         return self._pause(name, {"paused": True, "next": None, "changed": now}, when=False)
@@ -129,13 +144,13 @@ class Deployments(Database):
                 lines = sa.select(series.c.id).where(series.c.deployment == name).order_by(series.c.id)
                 for line in connection.execute(lines).scalars().all():
                     hold(connection, line)
-                cancel_runs(connection, sa.and_(under_way, runs.c.place.is_not(None)), now=now)
+                cancel_runs(connection, sa.and_(under_way, ~BEGUN), now=now)
         with self.writing() as connection:
             # Held: no schedule fires and nobody deploys it until it is gone.
             held = sa.select(deployments.c.name).where(deployments.c.name == name).with_for_update()
             found = connection.execute(held).first() is not None
             if found and cancel:
-                cancel_runs(connection, sa.and_(under_way, runs.c.place.is_(None)), now=now)
+                cancel_runs(connection, sa.and_(under_way, BEGUN), now=now)
             elif found:
                 count = connection.execute(sa.select(sa.func.count()).select_from(runs).where(under_way)).scalar_one()
                 if count:
@@ -217,7 +232,7 @@ def _content(deployment: Deployment) -> str:
     """What makes a version, as text: NaN equals itself there, and 1 is neither 1.0 nor True."""
     parameters = dict(sorted(deployment.parameters.items()))
     keep = deployment.keep_succeeded, deployment.keep_failed
-    return json.dumps([deployment.snapshot, parameters, asdict(deployment.policy), keep])
+    return json.dumps([deployment.snapshot, deployment.family, parameters, asdict(deployment.policy), keep])
 
 
 def _rescheduled(before: Deployment, wanted: Schedule | None) -> Schedule | None:
@@ -234,7 +249,7 @@ _FIRES = ("cron", "every", "zone", "start", "end")
 
 
 def _version_row(deployment: Deployment) -> dict[str, Any]:
-    names = ("name", "version", "notebook", "snapshot", "commit", "keep_succeeded", "keep_failed")
+    names = ("name", "version", "notebook", "snapshot", "family", "commit", "keep_succeeded", "keep_failed")
     row = {name: getattr(deployment, name) for name in names}
     parameters, policy = dict(deployment.parameters), asdict(deployment.policy)
     return row | {"parameters": parameters, "policy": policy, "created": deployment.updated}

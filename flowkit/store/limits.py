@@ -18,6 +18,7 @@ from flowkit.model import Limit, Pass, Queue, Run, State, Wait
 from flowkit.rates import Rate
 from flowkit.store.database import Database
 from flowkit.store.schema import grants, is_in, limits, runs
+from flowkit.store.tree import OPEN
 
 #: Kinds of limit: of a queue's runs, of a deployment's runs, of the calls of nodes that name it.
 QUEUE, DEPLOYMENT, NODES = "queue", "deployment", "nodes"
@@ -173,8 +174,13 @@ class Limits(Database):
         with self.reading() as connection:
             line = sa.select(runs.c.series, runs.c.place).where(runs.c.id == run.id)
             standing = connection.execute(line).first()
+            if standing is not None and standing.place is not None and standing.place < 0:
+                theirs = sa.select(sa.func.count()).where(runs.c.parent == run.id)
+                total = connection.execute(theirs).scalar_one()
+                left = connection.execute(theirs.where(OPEN)).scalar_one()
+                return Wait(f"for its children, {left} of {total} have not ended")
             if standing is not None and standing.place is not None:
-                before = sa.select(sa.func.count()).where(runs.c.series == standing.series, runs.c.place.is_not(None))
+                before = sa.select(sa.func.count()).where(runs.c.series == standing.series, runs.c.place > 0)
                 ahead = connection.execute(before.where(runs.c.place < standing.place)).scalar_one()
                 return Wait(f"for its turn in {standing.series}, {ahead} stand in line before it")
             if run.available is not None and run.available > now:

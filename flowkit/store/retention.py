@@ -11,13 +11,27 @@ from flowkit.model import Deployment, Run, State
 from flowkit.store.database import Database
 from flowkit.store.figures import count_days
 from flowkit.store.runs import newest, to_run
-from flowkit.store.schema import deployments, installed, is_in, packages, runs, snapshots, versions
+from flowkit.store.schema import (
+    deployments,
+    families,
+    installed,
+    is_in,
+    members,
+    packages,
+    runs,
+    snapshots,
+    versions,
+)
+from flowkit.store.tree import ended_below
 
 #: What is kept of a deployment, and of runs in which states.
 KEPT = {"keep_succeeded": (State.SUCCEEDED,), "keep_failed": (State.FAILED, State.CANCELLED)}
 
 #: A run of a backfill is kept: that it is there says that its value is done.
 BACKFILLED = sa.and_(runs.c.series.is_not(None), runs.c.scheduled_for.is_(None))
+
+#: What is counted and goes by itself: a child goes with its parent.
+COUNTS = sa.and_(~BACKFILLED, runs.c.parent.is_(None))
 
 
 class Retention(Database):
@@ -32,39 +46,69 @@ class Retention(Database):
         beyond: list[Run] = []
         with self.reading() as connection:
             for theirs, states, keep in _overfull(connection) if like is None else _of(connection, like):
-                rows = newest(theirs, ~BACKFILLED, states=states, offset=keep, limit=limit - len(beyond))
+                rows = newest(theirs, COUNTS, states=states, offset=keep, limit=limit - len(beyond))
                 beyond += [to_run(row) for row in connection.execute(rows)]
                 if len(beyond) == limit:
                     break
         return beyond
 
     def forget(self, ids: Sequence[str]) -> None:
-        """Delete the runs with their events; those that have not ended (any more) stay. Artifacts go before.
+        """Delete the runs with their events, and all below them; those that have not ended (any more) stay, and those
+        below which something has not. Artifacts go before.
 
         Notebooks that no run and no version needs go too, and lists of packages that no run has told. How many runs
         there were is kept by the day, see ``Figures``.
         """
         final = sa.or_(*(runs.c.state.in_(states) for states in KEPT.values()))
-        ended = sa.select(runs.c.id).where(runs.c.id.in_(ids), final)
         unused = sa.select(snapshots.c.digest).where(
             ~sa.exists().where(runs.c.snapshot == snapshots.c.digest),
             ~sa.exists().where(versions.c.snapshot == snapshots.c.digest),
+            ~sa.exists().where(members.c.snapshot == snapshots.c.digest),
         )
-        told = sa.select(installed.c.digest).where(installed.c.run.in_(ids)).distinct()
+        unneeded = sa.select(families.c.digest).where(
+            ~sa.exists().where(runs.c.family == families.c.digest),
+            ~sa.exists().where(versions.c.family == families.c.digest),
+        )
         # What another process is at, it is welcome to: waiting for each other in two orders would be a deadlock.
         with self.writing() as connection:
-            digests = list(connection.execute(told).scalars())
-            gone = sa.delete(runs).where(runs.c.id.in_(ended.with_for_update(skip_locked=True)))
-            of = (runs.c[name] for name in ("deployment", "state", "created", "scheduled_for", "zone"))
-            count_days(self, connection, connection.execute(gone.returning(*of)).all())
+            whole = ended_below(connection, ids)
+            digests = _told(connection, [id for root, theirs in whole.items() for id in (root, *theirs)])
+            ended = sa.select(runs.c.id).where(runs.c.id.in_(whole), final).with_for_update(skip_locked=True)
+            of = [runs.c[name] for name in ("id", "deployment", "state", "created", "scheduled_for", "zone")]
+            deleted = list(connection.execute(sa.delete(runs).where(runs.c.id.in_(ended)).returning(*of)))
+            for some in _in_statements([child for row in deleted for child in whole[row.id]]):
+                deleted += connection.execute(sa.delete(runs).where(runs.c.id.in_(some)).returning(*of)).all()
+            count_days(self, connection, deleted)
         with suppress(sa.exc.IntegrityError), self.writing() as connection:  # used again at this very moment
-            theirs = unused.with_for_update(skip_locked=True)
-            connection.execute(sa.delete(snapshots).where(snapshots.c.digest.in_(theirs)))
+            mine = unneeded.with_for_update(skip_locked=True)
+            connection.execute(sa.delete(families).where(families.c.digest.in_(mine)))
+        with suppress(sa.exc.IntegrityError), self.writing() as connection:  # that too
+            mine = unused.with_for_update(skip_locked=True)
+            connection.execute(sa.delete(snapshots).where(snapshots.c.digest.in_(mine)))
         if digests:
             # One that is told again at this very moment may go: unknown for that run, and there again with the next.
             nobody = ~sa.exists().where(installed.c.digest == packages.c.digest)
             with self.writing() as connection:
                 connection.execute(sa.delete(packages).where(packages.c.digest.in_(digests), nobody))
+
+    def whole(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Those of these runs below which all has ended, each with what is below it: what goes with it."""
+        with self.reading() as connection:
+            return ended_below(connection, ids)
+
+
+def _told(connection: sa.Connection, ids: Sequence[str]) -> list[str]:
+    """The lists of packages that these runs have told."""
+    found: set[str] = set()
+    for some in _in_statements(ids):
+        query = sa.select(installed.c.digest).where(installed.c.run.in_(some)).distinct()
+        found.update(connection.execute(query).scalars())
+    return sorted(found)
+
+
+def _in_statements(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """No database takes any number of values in one statement."""
+    return (ids[start : start + 500] for start in range(0, len(ids), 500))
 
 
 #: Whose runs, in which states, and how many of them are kept.
@@ -110,7 +154,7 @@ def _owners(owner: sa.Column[str], which: sa.ColumnElement[bool]) -> sa.CTE:
 
 
 def _count(*conditions: sa.ColumnElement[bool], most: int) -> sa.ScalarSelect[int]:
-    some = sa.select(runs.c.id).where(*conditions, ~BACKFILLED).limit(most).correlate_except(runs).subquery()
+    some = sa.select(runs.c.id).where(*conditions, COUNTS).limit(most).correlate_except(runs).subquery()
     return sa.select(sa.func.count()).select_from(some).scalar_subquery()
 
 

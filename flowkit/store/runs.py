@@ -18,12 +18,15 @@ import sqlalchemy as sa
 
 from flowkit.errors import Conflict, NotFound, UsageError
 from flowkit.events import Event
+from flowkit.family import Family
 from flowkit.model import Cause, Ending, Policy, Run, State, sources
 from flowkit.store.database import Database
 from flowkit.store.events import append_events
 from flowkit.store.limits import Closed, find_shut, hold_limits, take
-from flowkit.store.schema import is_in, runs, snapshots
+from flowkit.store.schema import is_in, runs
 from flowkit.store.series import pass_on, places
+from flowkit.store.snapshots import keep_family, keep_snapshot
+from flowkit.store.tree import OPEN, PARKED, WAITS, below, wake, wake_all
 
 #: A run that was lost with its worker so many times is the likely killer, and fails.
 MAX_CRASHES = 3
@@ -74,7 +77,7 @@ class Beat(NamedTuple):
 class Runs(Database):
     # A run's life, in order.
 
-    def submit(self, run: Run, snapshot: str | None = None) -> tuple[Run, bool]:
+    def submit(self, run: Run, snapshot: str | None = None, family: Family | None = None) -> tuple[Run, bool]:
         """Store a new run, pending, with as many attempts as its policy allows. True if it is new.
 
         A run whose key (or whose firing: deployment and ``scheduled_for``) is known already is not stored again; the
@@ -82,6 +85,7 @@ class Runs(Database):
 
         Args:
             snapshot: the notebook's text. None: the store has it already, as a deployment's.
+            family: the run's, if the store does not have it already.
 
         Raises:
             Conflict: the key was given to a run of something else.
@@ -90,6 +94,8 @@ class Runs(Database):
             with self.writing() as connection:
                 if snapshot is not None:
                     keep_snapshot(self, connection, run.snapshot, snapshot)
+                if family is not None:
+                    keep_family(self, connection, family)
                 new = insert_run(self, connection, run)
                 stored = _submitted(connection, run)
                 if stored.key == run.key and (other := _difference(stored, run)):
@@ -164,40 +170,50 @@ class Runs(Database):
     ) -> Run | None:
         """End the attempt, when nothing of its kernel lives any more. None: it is no longer ours.
 
+        One that has children which have not ended does not succeed: it waits for them, as one does that ends
+        ``pending``. That uses up none of its retries. One that fails for good cancels them.
+
         Its last words, as those of ``record``, are stored with its ending or not at all.
 
         A failed attempt is retried unless it was the last one or could not begin (cause ``setup``); the first retry
         waits the policy's backoff, each further one twice as long. A run that somebody has cancelled meanwhile is
         cancelled, however the attempt ended; one whose cancel was taken back waits again.
         """
-        if not ending.state.final:
+        if ending.state is State.RUNNING:
             raise ValueError(f"an attempt does not end {ending.state}")
         last = {} if output is None else {"output": output, "digest": digest}
         with self.writing() as connection:
             if ending.state is State.SUCCEEDED:  # nearly always: one statement
-                moved = _move(State.SUCCEEDED).where(~runs.c.cancelling)
+                moved = _move(State.SUCCEEDED).where(~runs.c.cancelling, ~WAITS)
                 moved = moved.values(cause=None, error=None, finished=now, **last)
                 row = connection.execute(_mine(moved, run, attempt).returning(runs)).first()
                 if row is not None:
                     append_events(self, connection, run, attempt, what, after)
-                    return _ended(connection, row)
+                    return _ended(connection, row, now)
             found = _run(connection.execute(_mine(sa.select(runs), run, attempt).with_for_update()).first())
             if found is None:
                 return None
             append_events(self, connection, run, attempt, what, after)
+            waits = bool(connection.execute(sa.select(WAITS).where(runs.c.id == run)).scalar())
             values: dict[str, Any] = {"cause": ending.cause, "error": ending.error}
             if found.cancelling:
                 moved = _move(State.CANCELLED).values(finished=now)
             elif ending.state is State.CANCELLED:  # which somebody has taken back meanwhile
                 moved = _move(State.PENDING).values(last_attempt=runs.c.last_attempt + 1)
+            elif ending.state is State.PENDING or (ending.state is State.SUCCEEDED and waits):
+                place = PARKED if waits else None  # the last of them may have ended meanwhile
+                moved = _move(State.PENDING).values(last_attempt=runs.c.last_attempt + 1, place=place)
             elif ending.state is State.SUCCEEDED:  # that too, between these two statements
                 moved = _move(State.SUCCEEDED).values(cause=None, error=None, finished=now)
             elif found.attempt < found.last_attempt and ending.cause is not Cause.SETUP:
-                moved = _move(State.PENDING).values(**values, available=now + _retry_wait(found))
+                available = now + _retry_wait(found)
+                retry_below(connection, run, available=available)
+                waiting = sa.case((WAITS, PARKED), else_=None)
+                moved = _move(State.PENDING).values(**values, available=available, place=waiting)
             else:
                 moved = _move(State.FAILED).values(**values, finished=now)
             ended = _mine(moved.values(**last), run, attempt).returning(runs)
-            return _ended(connection, connection.execute(ended).first())
+            return _ended(connection, connection.execute(ended).first(), now)
 
     def release(self, run: str, attempt: int, *, now: datetime) -> Run | None:
         """Hand the run back, to be claimed at once: its worker stops. The attempt uses up none of its retries.
@@ -212,7 +228,7 @@ class Runs(Database):
                 moved = _move(State.CANCELLED).values(finished=now)
             else:
                 moved = _move(State.PENDING).values(last_attempt=runs.c.last_attempt + 1)
-            return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first())
+            return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first(), now)
 
     def beats(self) -> list[Beat]:
         """Of every running run."""
@@ -246,28 +262,37 @@ class Runs(Database):
                 moved = _move(State.PENDING).values(
                     **values, available=now + wait, last_attempt=runs.c.last_attempt + 1
                 )
-            return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first())
+            return _ended(connection, connection.execute(_mine(moved, run, attempt).returning(runs)).first(), now)
 
     def cancel(self, run: str, *, now: datetime) -> Run:
-        """Cancel a run that has not ended: at once if it waits. One that runs is ``cancelling``, again if it was
-        already, until its worker, which looks each second, has ended its kernel."""
-        return self._by_hand(run, _cancelled(now), "cancelled")
+        """Cancel a run that has not ended, and all below it: at once if it waits. One that runs is ``cancelling``,
+        again if it was already, until its worker, which looks each second, has ended its kernel."""
+        return self._by_hand(run, _cancelled(now), "cancelled", now)
 
     def retry(self, run: str, *, now: datetime) -> Run:
-        """Run a failed or cancelled run again, at once, with all its retries; attempts go on counting."""
+        """Run a failed or cancelled run again, at once, with all its retries; attempts go on counting.
+
+        Of its children those that failed or were cancelled are run again, and it waits for them.
+        """
         with self.reading() as connection:
             found = _run(connection.execute(sa.select(runs).where(runs.c.id == run)).first())
         if found is None:
             raise _no_run(run)
-        return self._by_hand(run, retry_run(found), "retried", series=found.series)
+        return self._by_hand(run, retry_run(found), "retried", now, series=found.series)
 
-    def _by_hand(self, run: str, moved: sa.Update, verb: str, *, series: str | None = None) -> Run:
+    def _by_hand(self, run: str, moved: sa.Update, verb: str, now: datetime, *, series: str | None = None) -> Run:
         """Raises: NotFound; Conflict if the run's state does not allow it."""
         with self.writing() as connection:
             if series is not None:
                 [place] = places(connection, series, 1)
                 moved = moved.values(place=place)
-            after = _ended(connection, connection.execute(moved.where(runs.c.id == run).returning(runs)).first())
+            row = connection.execute(moved.where(runs.c.id == run).returning(runs)).first()
+            if row is not None and row.cancelling:
+                cancel_below(connection, run, now=now)
+            elif row is not None and State(row.state) is State.PENDING:
+                retry_below(connection, run)
+                row = connection.execute(park([run]).returning(runs)).first() or row
+            after = _ended(connection, row, now)
             if after is not None:
                 return after
             found = _run(connection.execute(sa.select(runs).where(runs.c.id == run)).first())
@@ -276,6 +301,51 @@ class Runs(Database):
         allowed = "only a pending or running" if verb == "cancelled" else "only a failed or cancelled"
         state = "being cancelled" if found.cancelling else found.state
         raise Conflict(f"run {run[:8]} is {state}; {allowed} run can be {verb}")
+
+    # Its children.
+
+    def ask(
+        self,
+        run: str,
+        attempt: int,
+        children: Sequence[Run],
+        *,
+        texts: Mapping[str, str],
+        families: Sequence[Family] = (),
+    ) -> list[Run] | None:
+        """Have these runs made, children of this one, unless they are there already; which are new.
+
+        None: the run is no longer ours, or somebody has cancelled it, and nothing was made.
+
+        Args:
+            texts: of their notebooks, by digest.
+            families: of those that have one, without texts.
+        """
+        with self.writing() as connection:
+            ours = _mine(sa.select(runs.c.id), run, attempt).where(~runs.c.cancelling).with_for_update()
+            if connection.execute(ours).first() is None:
+                return None
+            for digest in sorted(texts):
+                keep_snapshot(self, connection, digest, texts[digest])
+            for family in families:
+                keep_family(self, connection, family)
+            new = insert_runs(self, connection, [(child, None) for child in children])
+            return [child for child in children if child.id in new]
+
+    def children(self, run: str) -> list[Run]:
+        """In the order in which they were asked for."""
+        query = sa.select(runs).where(runs.c.parent == run).order_by(runs.c.created, runs.c.id)
+        with self.reading() as connection:
+            return [to_run(row) for row in connection.execute(query)]
+
+    def wake(self) -> None:
+        """Let go on whoever waits for children that have all ended. Nearly always their last child has done so."""
+        parked = sa.select(runs.c.id).where(runs.c.place < 0).limit(1)
+        with self.reading() as connection:
+            if connection.execute(parked).first() is None:
+                return
+        with self.writing() as connection:
+            wake_all(connection)
 
     # Reading.
 
@@ -482,15 +552,45 @@ def cancel_runs(connection: sa.Connection, which: sa.ColumnElement[bool], *, now
     without those that somebody had cancelled already."""
     rows = connection.execute(_cancelled(now).where(which, ~runs.c.cancelling).returning(runs)).all()
     for row in rows:
-        _ended(connection, row)
+        if row.cancelling:
+            cancel_below(connection, row.id, now=now)
+        _ended(connection, row, now)
     return len(rows)
+
+
+def cancel_below(connection: sa.Connection, run: str, *, now: datetime) -> None:
+    """Cancel all below it that has not ended."""
+    theirs = sa.select(below(run, OPEN).c.id)
+    connection.execute(_cancelled(now).where(runs.c.id.in_(theirs), ~runs.c.cancelling))
+
+
+def retry_below(connection: sa.Connection, run: str, *, available: datetime | None = None) -> None:
+    """Run again what failed or was cancelled of its children, and of theirs.
+
+    Args:
+        available: not before then; None: at once.
+    """
+    ended = sa.or_(is_in(State.FAILED), is_in(State.CANCELLED))
+    theirs = sa.select(below(run, sa.or_(ended, runs.c.cancelling)).c.id)
+    connection.execute(keep_on(runs.c.id.in_(theirs)))
+    again = [to_run(row) for row in connection.execute(sa.select(runs).where(ended, runs.c.id.in_(theirs))).all()]
+    for child in again:
+        connection.execute(retry_run(child).values(available=available))
+    for start in range(0, len(again), 500):  # no database takes any number of values
+        connection.execute(park([child.id for child in again[start : start + 500]]))
+
+
+def park(ids: Sequence[str]) -> sa.Update:
+    """Have those of these pending runs wait that have children which have not ended."""
+    this = runs.c.id.in_(ids), is_in(State.PENDING), runs.c.place.is_(None)
+    return sa.update(runs).where(*this, WAITS).values(place=PARKED)
 
 
 def retry_run(run: Run) -> sa.Update:
     """Run it again, if it failed or was cancelled."""
     again = _move(State.PENDING, but_from=State.RUNNING).where(runs.c.id == run.id)
     attempts = runs.c.attempt + 1 + run.policy.retries
-    return again.values(last_attempt=attempts, crashes=0, finished=None, available=None)
+    return again.values(last_attempt=attempts, crashes=0, finished=None, available=None, place=None)
 
 
 def keep_on(which: sa.ColumnElement[bool]) -> sa.Update:
@@ -499,20 +599,14 @@ def keep_on(which: sa.ColumnElement[bool]) -> sa.Update:
     return sa.update(runs).where(which, *cancelling).values(cancelling=False)
 
 
-def keep_snapshot(database: Database, connection: sa.Connection, digest: str, notebook: str) -> None:
-    """Have the notebook's text in the store, and hold it there until this transaction has referred to it."""
-    new = database.insert(snapshots).values(digest=digest, notebook=notebook).on_conflict_do_nothing()
-    held = sa.select(snapshots.c.digest).where(snapshots.c.digest == digest).with_for_update(read=True, key_share=True)
-    while connection.execute(held).first() is None:  # again if it is forgotten between these two
-        connection.execute(new)
-
-
 def to_run(row: sa.Row[Any] | Mapping[str, Any]) -> Run:
     pairs = dict(row if isinstance(row, Mapping) else row._mapping)
-    del pairs["queue"], pairs["lane"], pairs["priority"], pairs["beat"], pairs["place"]
+    del pairs["queue"], pairs["lane"], pairs["priority"], pairs["beat"]
+    place = pairs.pop("place")
     return Run(
         **pairs
         | {
+            "waits": place is not None and place < 0 and pairs["state"] == State.PENDING.value,
             "policy": to_policy(pairs["policy"]),
             "state": State(pairs["state"]),
             "cause": None if pairs["cause"] is None else Cause(pairs["cause"]),
@@ -540,6 +634,8 @@ _SUBMITTED = (
     "available",
     "series",
     "name",
+    "family",
+    "parent",
 )
 
 
@@ -568,11 +664,18 @@ def _run(row: sa.Row[Any] | None) -> Run | None:
     return None if row is None else to_run(row)
 
 
-def _ended(connection: sa.Connection, row: sa.Row[Any] | None) -> Run | None:
-    """The run that may just have ended; the next of its series takes its turn, unless this one stood in line itself."""
+def _ended(connection: sa.Connection, row: sa.Row[Any] | None, now: datetime) -> Run | None:
+    """The run that may just have ended. Then the next of its series takes its turn, unless this one stood in line
+    itself; what is left of its children is cancelled, and its parent goes on if it was the last child."""
     found = _run(row)
-    if row is not None and found is not None and found.series and found.state.final and row.place is None:
+    if row is None or found is None or not found.state.final:
+        return found
+    if found.series and (row.place is None or row.place < 0):
         pass_on(connection, found.series)
+    if found.state is not State.SUCCEEDED and found.attempt:
+        cancel_below(connection, found.id, now=now)
+    if found.parent is not None:
+        wake(connection, found.parent)
     return found
 
 

@@ -14,7 +14,7 @@ from flowkit.store.database import Database
 from flowkit.store.deployments import select_deployments, to_deployment
 from flowkit.store.runs import cancel_runs, insert_runs
 from flowkit.store.schema import deployments, runs, skips
-from flowkit.store.series import OPEN, begin_series, hold, places
+from flowkit.store.series import BEGUN, OPEN, begin_series, hold, places
 
 
 class Schedules(Database):
@@ -83,7 +83,7 @@ class Schedules(Database):
             if name in busy:
                 if overlap is Overlap.CANCEL_RUNNING:
                     # Those in line after the others and after the series: in the order in which they wait for it.
-                    cancel_runs(connection, sa.and_(_open(name), runs.c.place.is_(None)), now=now)
+                    cancel_runs(connection, sa.and_(_open(name), BEGUN), now=now)
                     hold(connection, series)
                     cancel_runs(connection, _open(name), now=now)
                 # Also those from before they took turns; what is being cancelled has its turn until it has ended.

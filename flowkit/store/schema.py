@@ -37,7 +37,7 @@ from flowkit.errors import UsageError
 from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
-VERSION = "0005"
+VERSION = "0006"
 
 #: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
 VERSION_TABLE = "flowkit_version"
@@ -152,6 +152,22 @@ snapshots = Table(
     Column("notebook", Text, nullable=False),
 )
 
+# The child notebooks of notebooks, and theirs: see ``flowkit.family``. They go with the last run or version of theirs.
+families = Table(
+    "families",
+    metadata,
+    Column("digest", Name, primary_key=True),
+    Column("tree", Json, nullable=False),
+)
+members = Table(
+    "members",
+    metadata,
+    Column("family", Name, ForeignKey("families.digest", name="members_family", ondelete="CASCADE"), nullable=False),
+    Column("snapshot", Name, ForeignKey("snapshots.digest", name="members_snapshot"), nullable=False),
+    PrimaryKeyConstraint("family", "snapshot", name="members_pkey"),
+    Index("members_of_snapshot", "snapshot"),
+)
+
 # What a kernel's environment had installed, each kind of it once.
 packages = Table(
     "packages",
@@ -203,6 +219,7 @@ versions = Table(
     Column("keep_succeeded", Number, nullable=False),
     Column("keep_failed", Number, nullable=False),
     Column("created", Instant, nullable=False),
+    Column("family", Name, ForeignKey("families.digest")),
     PrimaryKeyConstraint("name", "version", name="versions_pkey"),
     Index("versions_of_snapshot", "snapshot"),
 )
@@ -267,7 +284,10 @@ runs = Table(
     Column("digest", String),
     Column("series", Name, ForeignKey("series.id", name="runs_series")),
     Column("name", String),
-    Column("place", Number),  # in the line of its series; null: its turn has come, or there is no series
+    # In the line of its series; null: its turn has come, or there is no series; below 0: it waits for its children.
+    Column("place", Number),
+    Column("family", Name, ForeignKey("families.digest")),
+    Column("parent", Name),  # not a foreign key: a parent is forgotten with its children, files first
     UniqueConstraint("key", name="runs_key"),
     UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
     CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')", name="runs_state"),
@@ -321,6 +341,20 @@ runs = Table(
         postgresql_where=text("finished IS NOT NULL"),
         sqlite_where=text("finished IS NOT NULL"),
     ),
+    Index(
+        "runs_of_parent",
+        "parent",
+        "state",
+        postgresql_where=text("parent IS NOT NULL"),
+        sqlite_where=text("parent IS NOT NULL"),
+    ),
+    Index(
+        "runs_of_family",
+        "family",
+        postgresql_where=text("family IS NOT NULL"),
+        sqlite_where=text("family IS NOT NULL"),
+    ),
+    Index("runs_parked", "id", postgresql_where=text("place < 0"), sqlite_where=text("place < 0")),
     Index(
         "runs_running",
         "deployment",

@@ -17,6 +17,9 @@ from flowkit.store.schema import runs, series
 
 OPEN = runs.c.state.in_([State.PENDING.value, State.RUNNING.value])
 
+#: Its turn has come, or it has no turn; also while it waits for its children.
+BEGUN = sa.or_(runs.c.place.is_(None), runs.c.place < 0)
+
 
 def begin_series(database: Database, connection: sa.Connection, id: str, deployment: str, *, now: datetime) -> None:
     """The series of a schedule, one at a time; it may be there."""
@@ -57,10 +60,10 @@ def hold(connection: sa.Connection, id: str) -> int:
 def _free(connection: sa.Connection, id: str) -> int:
     """How many more may have their turn."""
     width = hold(connection, id)
-    count = sa.select(sa.func.count()).where(runs.c.series == id, OPEN, runs.c.place.is_(None))
+    count = sa.select(sa.func.count()).where(runs.c.series == id, OPEN, BEGUN)
     begun: int = connection.execute(count).scalar_one()
     return max(0, width - begun)
 
 
 def _waiting(id: str) -> sa.ColumnElement[bool]:
-    return sa.and_(runs.c.series == id, runs.c.state == State.PENDING.value, runs.c.place.is_not(None))
+    return sa.and_(runs.c.series == id, runs.c.state == State.PENDING.value, runs.c.place > 0)

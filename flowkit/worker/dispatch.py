@@ -23,6 +23,7 @@ from flowkit.events import Event
 from flowkit.model import Cause, CurrentRun, Deployment, Ending, Plan, Run, State, Worker, now
 from flowkit.store import MAX_CRASHES, Store
 from flowkit.worker import cron
+from flowkit.worker.children import Children
 from flowkit.worker.executed import mark_crashed
 from flowkit.worker.kernel import Order, Stop, run_notebook
 from flowkit.worker.limits import Desk, Limiter
@@ -45,6 +46,9 @@ EXPIRE = 3600.0
 
 #: Notebooks of runs that a worker keeps at hand.
 SNAPSHOTS = 8
+
+#: Children of one batch for which other workers are rung. A worker that has one looks for the next by itself.
+RINGS = 50
 
 #: How long it is known which firings did not run.
 SKIPS_KEPT = timedelta(days=90)
@@ -142,6 +146,10 @@ class Dispatcher:
         """How many runs could be claimed now, up to as many as this worker has threads."""
         return self._store.ready(self.worker.queues, now=at, limit=self.worker.concurrency)
 
+    def wake(self) -> None:
+        """Let runs go on whose last child has ended without telling them."""
+        self._store.wake()
+
     def look(self) -> None:
         """Claim and execute until nothing is to be had."""
         try:
@@ -156,7 +164,10 @@ class Dispatcher:
             self._clock.sleep(1.0)
 
     def _execute(self, run: Run, claimed: float) -> None:
-        attempt = self._mine[run.id, run.attempt] = _Attempt(run, self._store, beaten=claimed)
+        children = Children(
+            run, self._store, self._snapshot, artifacts=self._artifacts.locate("").rstrip("/"), clock=self._clock.now
+        )
+        attempt = self._mine[run.id, run.attempt] = _Attempt(run, self._store, children, self._ring, beaten=claimed)
         log.info("run %s of %s: attempt %d began", run.id[:8], run.label, run.attempt)
         try:
             self._await_turn(attempt)
@@ -198,6 +209,8 @@ class Dispatcher:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._results.order(folder)
+            if not self._lay_children(attempt, folder):
+                return Ending(State.CANCELLED, None, attempt.stop.reason)
             order = Order(
                 notebook=self._snapshot(run.snapshot),
                 parameters=run.parameters,
@@ -214,6 +227,10 @@ class Dispatcher:
                 ending = self._run_order(
                     order, on_events=attempt.record, on_last=attempt.keep, on_save=save, stop=attempt.stop
                 )
+            if ending.state is not State.CANCELLED and attempt.children.refused is not None:
+                return Ending(State.FAILED, Cause.NOTEBOOK, attempt.children.refused)
+            if ending.state is State.PENDING and not attempt.children.waiting:
+                return Ending(State.FAILED, Cause.NOTEBOOK, "it ended as if to wait for children, and has none")
             if ending.state is State.SUCCEEDED and attempt.output is not None:
                 place, digest = attempt.output
                 if self._artifacts.digest(path) != digest:
@@ -226,6 +243,18 @@ class Dispatcher:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _lay_children(self, attempt: _Attempt, folder: Path) -> bool:
+        """Tell the kernel what its nodes may run. False: the attempt is to stop. A silent store is no failure of it."""
+        while True:
+            try:
+                attempt.children.lay(folder)
+                return True
+            except Unavailable as error:
+                log.warning("%s", error)
+                if attempt.stop.reason is not None:
+                    return False
+                self._clock.sleep(1.0)
+
     def _settle(self, run: Run, attempt: _Attempt, ending: Ending) -> None:
         """Tell the store how the attempt ended, for as long as anybody could still want to know."""
         if attempt.fenced and ending.state is State.CANCELLED:
@@ -235,6 +264,7 @@ class Dispatcher:
         while not attempt.lost:
             try:
                 # An attempt that ended by itself while the worker was stopping has its ending.
+                attempt.ask()
                 if attempt.handed_back and ending.state is State.CANCELLED:
                     attempt.flush()
                     after = self._store.release(run.id, run.attempt, now=self._clock.now())
@@ -257,7 +287,7 @@ class Dispatcher:
                     self._results.ended(after)
                     self._note_ended(after)
                     log.info("run %s of %s: %s", run.id[:8], run.label, _how(after, ending))
-                    if after.state is State.PENDING and after.available is None:
+                    if after.state is State.PENDING and after.available is None and not after.waits:
                         self._ring(after)
                 return
             except StoreGone as error:
@@ -367,13 +397,17 @@ class Dispatcher:
 
     def _prune(self, like: list[Run] | None) -> None:
         while runs := self._store.prunable(like=like):
-            for run in runs:
-                self._artifacts.remove(f"runs/{run.id}")
-            self._store.forget([run.id for run in runs])
-            log.info("forgot %d runs beyond their retention", len(runs))
+            whole = self._store.whole([run.id for run in runs])
+            if not whole:  # kernels below them are about to end
+                return
+            for id, theirs in whole.items():
+                for one in (id, *theirs):
+                    self._artifacts.remove(f"runs/{one}")
+            self._store.forget(list(whole))
+            log.info("forgot %d runs beyond their retention", len(whole))
 
     def _note_ended(self, run: Run) -> None:
-        if run.state.final and self._ended is not None:
+        if run.state.final and run.parent is None and self._ended is not None:
             self._ended[run.deployment, run.notebook] = run
 
     def hand_back(self) -> None:
@@ -402,8 +436,9 @@ class Dispatcher:
 class _Attempt:
     """A run this worker has claimed: its stop handle, and the events the store does not have yet."""
 
-    def __init__(self, run: Run, store: Store, *, beaten: float) -> None:
+    def __init__(self, run: Run, store: Store, children: Children, ring: Ring, *, beaten: float) -> None:
         self.run = run
+        self.children = children
         self.suspect = run.crashes >= MAX_CRASHES - 1  #: it may be what its worker died of each time
         self.beaten = beaten  #: monotonic; when the last sign of life that the store took was sent
         self.fenced = False
@@ -414,19 +449,21 @@ class _Attempt:
         self.handed_back = False
         self.unsaved: list[Event] = []
         self._store = store
+        self._ring = ring
         self.stored = 0  #: events that came before the unsaved
 
     def record(self, events: Sequence[Event]) -> None:
         """Keep the events; those a silent store did not take go with the next ones."""
-        self.unsaved.extend(events)
+        self.unsaved.extend(self.children.heard(events))
         try:
             self.flush()
+            self.ask()
         except Unavailable as error:
             log.warning("run %s: %d events wait: %s", self.run.id[:8], len(self.unsaved), error)
 
     def keep(self, events: Sequence[Event]) -> None:
         """The last ones, which go with the ending: one transaction less."""
-        self.unsaved.extend(events)
+        self.unsaved.extend(self.children.heard(events))
 
     def flush(self) -> None:
         if self.unsaved or self.output:
@@ -435,6 +472,12 @@ class _Attempt:
             self._store.record(*told, after=self.stored, output=output, digest=digest)
             self.stored += len(self.unsaved)
             self.unsaved, self.output = [], None
+
+    def ask(self) -> None:
+        """Have the store make the runs that nodes asked for."""
+        for number, child in enumerate(self.children.ask()):
+            if number < RINGS:
+                self._ring(child)
 
     def cancel(self) -> None:
         self.stop.set("cancelled")
@@ -469,6 +512,10 @@ def _plan(deployment: Deployment, at: datetime) -> Plan | None:
 
 
 def _how(run: Run, ending: Ending) -> str:
+    if run.waits:
+        return "waits for its children"
+    if run.state is State.PENDING and run.available is None:
+        return "goes on"
     if run.state is State.PENDING:
         return f"failed ({ending.error}); tried again at {run.available:%Y-%m-%d %H:%M:%S} UTC"
     return str(run.state) + (f" ({run.cause}: {run.error})" if run.cause else "")

@@ -34,6 +34,7 @@ from papermill.parameterize import parameterize_notebook
 from papermill.translators import PythonTranslator, Translator, papermill_translators
 
 from flowkit.errors import NotebookError, SetupError
+from flowkit.family import SUSPENDED
 from flowkit.model import Cause, CurrentRun, Ending, State
 
 #: What the error output of a cell that was cut off is named by; the author's own errors bear their own names.
@@ -178,10 +179,13 @@ class Executed:
             _end(record, at)
             if ending.state is State.SUCCEEDED:
                 self._pass_by(len(self.nb.cells), at)
-            else:
+            elif ending.state is not State.PENDING:
                 record["exception"] = True
             _conclude(self.nb.metadata, ending)
-            if ending.state is not State.SUCCEEDED:
+            if ending.state is State.PENDING and cell is not None:  # it goes on: that is no error
+                outputs = self.nb.cells[cell.index].outputs
+                outputs[:] = [_without_error(output) for output in outputs]
+            elif ending.state is not State.SUCCEEDED:
                 if cell is not None and ending.cause is not Cause.NOTEBOOK:
                     self.nb.cells[cell.index].outputs.append(_cut_off(CUT_OFF[ending.cause], ending.error))
                 _mark(self.nb.cells, ending.error, (cell.index, cell.number) if cell else None)
@@ -255,6 +259,12 @@ def _end(record: dict[str, Any], at: datetime) -> None:
 
 def _conclude(metadata: NotebookNode, ending: Ending) -> None:
     metadata.flowkit.update(state=ending.state.value, cause=ending.cause and ending.cause.value, error=ending.error)
+
+
+def _without_error(output: NotebookNode) -> NotebookNode:
+    if output.output_type != "error" or output.ename != SUSPENDED:
+        return output
+    return new_output("stream", name="stderr", text=f"{output.evalue}\n")
 
 
 def _cut_off(name: str, error: str | None) -> NotebookNode:

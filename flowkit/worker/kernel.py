@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 from flowkit.config import kernel_environment, warm_modules
 from flowkit.errors import NotebookError, SetupError
 from flowkit.events import LOG, Event, Point
+from flowkit.family import SUSPENDED
 from flowkit.model import Cause, CurrentRun, Ending, State, epoch, now, size
 from flowkit.worker import kernels
 from flowkit.worker.executed import Cell, Executed
@@ -182,12 +183,18 @@ class _Execution:
                     exceeded=self._exceeded,
                     forked=forked is not None,
                 ):
-                    self._run_cells(name, start.told)
+                    try:
+                        self._run_cells(name, start.told)
+                        ending = Ending(State.SUCCEEDED)
+                    except _Ended as ended:
+                        if ended.ending.state is not State.PENDING:
+                            raise
+                        ending = ended.ending
                 self._kernel.request_shutdown()
                 if not self._kernel.exits_within(SHUTDOWN):
                     self._kernel.terminate()
                     self._kernel.exits_within(SHUTDOWN)
-                return Ending(State.SUCCEEDED)
+                return ending
             finally:
                 self._stop.attach(None)
                 self._reporter.alarm = lambda: None
@@ -241,8 +248,9 @@ class _Execution:
         cut_off = self._await_cell(cell, request)
         self._cell_deadline = None
         failure = cut_off or self._failure(cell, self._replies.pop(request), last=last)
-        self._executed.cell_ended(cell.index, now(), failed=failure is not None)
-        state = State.SUCCEEDED if failure is None else State.FAILED
+        waits = failure is not None and failure.state is State.PENDING
+        self._executed.cell_ended(cell.index, now(), failed=failure is not None and not waits)
+        state = State.SUCCEEDED if failure is None else State.PENDING if waits else State.FAILED
         error = failure.error if failure else None
         self._reporter.event(Event("cell", epoch(), str(cell.number), state=state, error=error))
         if failure is not None:
@@ -351,6 +359,8 @@ class _Execution:
             if not leaves or last:
                 return None
             error = f"cell {cell.number} called exit(), so the cells after it did not run; remove the call"
+        elif reply.get("ename") == SUSPENDED:
+            return Ending(State.PENDING)
         elif cell.may_raise:
             return None
         elif reply.get("ename") == "SystemExit":

@@ -163,6 +163,7 @@ class _Sweeper(Scheduler):
 
     def _sweep(self, at: float) -> None:
         self.dispatcher.rescue()
+        self.dispatcher.wake()
         self.dispatcher.tick(now())
         self.bell.ring(self.dispatcher.ready(now()))
         if at - self._seen >= SEEN:

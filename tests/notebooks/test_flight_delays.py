@@ -13,7 +13,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from flowkit.notebook import read
+from flowkit.notebooks import read
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "flight_delays.ipynb"
 NODES = ["flights", "weather", "joined", "late", "by_carrier", "report", "plot"]

@@ -16,7 +16,7 @@ from flowkit.book import write
 from flowkit.client import Client
 from flowkit.config import Config
 from flowkit.model import Cause, Deployment, Policy, Role, Run, State, now
-from flowkit.notebook import parse
+from flowkit.notebooks import parse
 from flowkit.server.app import Application
 from flowkit.server.guard import Doors
 from flowkit.server.sessions import Sessions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -17,7 +17,9 @@ from flowkit.store import MAX_CRASHES, Store
 from tests.store import given
 
 EVENT = Event("cell", 1.0, "1", state=State.RUNNING)
-ENDINGS = [Ending(State.SUCCEEDED)] + [Ending(State.FAILED, cause, "an error") for cause in Cause]
+ENDINGS = [Ending(State.SUCCEEDED), Ending(State.PENDING)] + [
+    Ending(State.FAILED, cause, "an error") for cause in Cause
+]
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Seen:
     beats: int = 0  #: of the newest attempt
     budget: int = 0  #: failures by its own fault that are still retried
     cancelling: bool = False
+    children: list[str] = field(default_factory=list)
 
 
 class Lives(RuleBasedStateMachine):
@@ -62,6 +65,7 @@ class Lives(RuleBasedStateMachine):
             seen.run
             for seen in self.seen.values()
             if seen.run.state is State.PENDING and (seen.run.available is None or seen.run.available <= self.now)
+            if not seen.run.waits
         ]
         if not runnable:
             assert claimed is None
@@ -89,6 +93,22 @@ class Lives(RuleBasedStateMachine):
         assert self.store.record(id, attempt, [EVENT]) is ours
         self.seen[id].events += ours
 
+    @precondition(lambda self: self.claims and len(self.seen) < 5)
+    @rule(data=st.data(), retries=st.integers(0, 1))
+    def ask(self, data: st.DataObject, retries: int) -> None:
+        parent, attempt, ours = self.pick(data)
+        id = f"{self.queue}-{len(self.seen)}"
+        policy = {"queue": self.queue, "retries": retries, "priority": self.seen[parent].run.policy.priority + 1}
+        child = given.run(id=id, deployment=self.queue, created=self.now, parent=parent, **policy)
+        made = self.store.ask(parent, attempt, [child], texts={"digest": given.TEXT})
+        if not ours or self.seen[parent].cancelling:
+            assert made is None
+            return
+        assert made is not None
+        assert [one.id for one in made] == [id]
+        self.seen[id] = Seen(self.store.run(id), budget=retries)
+        self.seen[parent].children.append(id)
+
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), ending=st.sampled_from(ENDINGS))
     def finish(self, data: st.DataObject, ending: Ending) -> None:
@@ -100,9 +120,16 @@ class Lives(RuleBasedStateMachine):
         if self.seen[id].cancelling:
             self.look(after, expected=State.CANCELLED)
             return
+        if ending.state is State.PENDING or (ending.state is State.SUCCEEDED and self.open(id)):
+            assert after.waits is bool(self.open(id))
+            self.look(after, expected=State.PENDING)
+            return
         again = ending.state is State.FAILED and ending.cause is not Cause.SETUP and self.seen[id].budget > 0
         assert after.state is (State.PENDING if again else ending.state)
         assert (after.cause, after.error) == (ending.cause, ending.error)
+        if again:
+            self.retried_below(id)
+            assert after.waits is bool(self.open(id))
         self.seen[id].budget -= again
         self.look(after)
 
@@ -143,6 +170,7 @@ class Lives(RuleBasedStateMachine):
             return
         assert after == replace(run, cancelling=True)
         seen.run, seen.cancelling = after, True
+        self.cancelled_below(run.id)
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
@@ -150,7 +178,10 @@ class Lives(RuleBasedStateMachine):
         seen = self.seen[data.draw(st.sampled_from(sorted(self.seen)))]
         before = seen.run
         try:
-            self.look(self.store.retry(before.id, now=self.now), expected=State.PENDING)
+            after = self.store.retry(before.id, now=self.now)
+            self.retried_below(before.id)
+            assert after.waits <= bool(self.open(before.id))
+            self.look(after, expected=State.PENDING)
             assert before.state in (State.FAILED, State.CANCELLED)
             seen.budget = before.policy.retries
         except Conflict:
@@ -172,6 +203,35 @@ class Lives(RuleBasedStateMachine):
         run = self.seen[id].run
         return id, attempt, run.state is State.RUNNING and run.attempt == attempt
 
+    def open(self, id: str) -> list[str]:
+        return [child for child in self.seen[id].children if not self.seen[child].run.state.final]
+
+    def cancelled_below(self, id: str) -> None:
+        for child in self.open(id):
+            seen = self.seen[child]
+            after = self.store.run(child)
+            if seen.cancelling:
+                continue
+            if seen.run.state is State.RUNNING:
+                assert after == replace(seen.run, cancelling=True)
+                seen.run, seen.cancelling = after, True
+                self.cancelled_below(child)
+            else:
+                self.look(after, expected=State.CANCELLED)
+
+    def retried_below(self, id: str) -> None:
+        for child in self.seen[id].children:
+            seen = self.seen[child]
+            if seen.cancelling:  # which is taken back
+                self.retried_below(child)
+                seen.run, seen.cancelling = replace(seen.run, cancelling=False), False
+            elif seen.run.state in (State.FAILED, State.CANCELLED):
+                self.retried_below(child)
+                after = self.store.run(child)
+                assert after.waits is bool(self.open(child))
+                self.look(after, expected=State.PENDING)
+                seen.budget = after.policy.retries
+
     def look(self, after: Run, *, expected: State | None = None) -> None:
         """Judge what a run has become."""
         before = self.seen[after.id].run
@@ -189,6 +249,12 @@ class Lives(RuleBasedStateMachine):
         if after.state is State.FAILED:
             assert after.cause is not None
         self.seen[after.id].run = after
+        if after.state in (State.FAILED, State.CANCELLED):
+            self.cancelled_below(after.id)
+        parent = self.seen.get(after.parent or "")
+        if parent is not None and parent.run.waits and after.state.final and not self.open(parent.run.id):
+            parent.run = self.store.run(parent.run.id)
+            assert not parent.run.waits
 
 
 def test_no_sequence_of_calls_makes_an_illegal_move(store: Store) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from flowkit import book
 from flowkit.errors import NotFound
-from flowkit.events import Event, fold, kernel, usage
+from flowkit.events import Event, fold, kernel, usage, with_children
 from flowkit.history import changed
 from flowkit.model import Policy, Run, State, iso, now
 from flowkit.server.api import examples
@@ -117,7 +117,8 @@ def routes(parts: Parts) -> APIRouter:
             "waits_for": wait and wait.reason,
             "waits_until": wait and iso(wait.until),
         }
-        return Answer(whole(run) | {"nodes": [node.to_json() for node in fold(events, ended=run.state.final)]} | more)
+        nodes = with_children(fold(events, ended=run.state.final), store.children(run.id) if run.family else ())
+        return Answer(whole(run) | {"nodes": [node.to_json() for node in nodes]} | more)
 
     @router.post("/runs/{id}/cancel", status_code=202, responses=told(examples.RUN, status=202))
     def cancel(id: Id) -> Response:
@@ -135,7 +136,8 @@ def routes(parts: Parts) -> APIRouter:
         run, number = _attempt(id, attempt)
         _, events = store.events(run.id, attempt=number, output=False)
         ended = run.state.final or number < run.attempt
-        return Answer([node.to_json() for node in fold(events, ended=ended)])
+        children = store.children(run.id) if run.family and number == run.attempt else ()
+        return Answer([node.to_json() for node in with_children(fold(events, ended=ended), children)])
 
     @router.get("/runs/{id}/events", responses=told(examples.EVENTS))
     def list_events(

@@ -384,7 +384,14 @@ class Detail {
       this.nodesBody.replaceChildren(this.nodesTable, less);
     }
     const whole = this.nodesTable.tBodies[0].rows;
-    shown.forEach((node, index) => fillNode(whole[index], node, { from, to, now }));
+    shown.forEach((node, index) => {
+      const row = whole[index];
+      if (node.child && row.dataset.child !== node.child) { // it is a run of its own
+        row.dataset.child = node.child;
+        row.cells[1].firstChild.replaceWith(this.frame.link(`?run=${node.child}`, { class: "name" }));
+      }
+      fillNode(row, node, { from, to, now });
+    });
     this.drawScale(to - from);
     const over = !this.attempt && ["failed", "cancelled"].includes(this.whole.state) && this.frame.may("operator");
     shown.forEach(({ name, state }, index) => this.offer(whole[index].cells[1], over && state !== "skipped" ? name : null));

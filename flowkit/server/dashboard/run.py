@@ -13,7 +13,7 @@ from flowkit import scene
 from flowkit.artifacts import notebook_path
 from flowkit.changes import Comparison
 from flowkit.errors import NotFound
-from flowkit.events import Event, fold, kernel, usage
+from flowkit.events import Event, fold, kernel, usage, with_children
 from flowkit.history import LARGEST, changed
 from flowkit.model import NodeRun, Run, State, Wait
 from flowkit.server.dashboard.acts import Act
@@ -54,6 +54,7 @@ class Followed:
 
     run: Run
     nodes: list[NodeRun] = field(default_factory=list)
+    children: list[Run] = field(default_factory=list)  #: for which it waits
     wait: Wait | None = None  #: why it is not claimed
     log: list[Output] = field(default_factory=list)  #: its end
     position: int = 0  #: of the store's events
@@ -68,14 +69,16 @@ class Followed:
         # Also after the end: what was recorded right before it comes with the next look.
         position, events = store.events(run.id, attempt=run.attempt, after=self.position)
         wait = store.wait(run, now=at)
-        if run == self.run and not events and wait == self.wait:
+        children = store.children(run.id) if run.waits else []
+        if run == self.run and not events and wait == self.wait and children == self.children:
             return self
         steps = self.steps + [event for event in events if event.kind != "output"]
         said = [event for event in events if event.kind == "output"]
         pieces = [Output(place, e.name, str(e.data)[-TAIL:]) for place, e in enumerate(said, start=self.outputs + 1)]
         return Followed(
             run=run,
-            nodes=fold(steps, ended=run.state.final),
+            nodes=with_children(fold(steps, ended=run.state.final), children),
+            children=children,
             wait=wait,
             log=_tail(self.log + pieces),
             position=position,
@@ -392,6 +395,7 @@ def _nodes(nodes: list[NodeRun]) -> dict[str, Any]:
                 "finished": seconds(node.finished),
                 "error": cut(node.error or ""),
                 "note": f"reused from {node.reused}" if node.reused else "",
+                "child": node.child,
                 "waits": [node.limit, seconds(node.until)] if node.limit else None,
                 "misfits": node.misfits if id(node) in misfits else None,
             }
