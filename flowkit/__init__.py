@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flowkit.flow.node import value
     from flowkit.flow.outcome import Outcome
     from flowkit.flow.ports import convert
+    from flowkit.flow.secrets import Secret, secret
     from flowkit.loaded import load_run
 
     __version__: str
@@ -29,6 +30,7 @@ _HOMES = {
     "GraphError": "flowkit.errors",
     "NodeFailed": "flowkit.errors",
     "Outcome": "flowkit.flow.outcome",
+    "Secret": "flowkit.flow.secrets",
     "convert": "flowkit.flow.ports",
     "current_run": "flowkit.flow.current",
     "deploy": "flowkit.client",
@@ -37,6 +39,7 @@ _HOMES = {
     "load_run": "flowkit.loaded",
     "notebook": "flowkit.flow.child",
     "result": "flowkit.flow.child",
+    "secret": "flowkit.flow.secrets",
     "submit": "flowkit.client",
     "value": "flowkit.flow.node",
     "view": "flowkit.client",
@@ -48,6 +51,7 @@ __all__ = [
     "GraphError",
     "NodeFailed",
     "Outcome",
+    "Secret",
     "__version__",
     "convert",
     "current_run",
@@ -57,6 +61,7 @@ __all__ = [
     "load_run",
     "notebook",
     "result",
+    "secret",
     "submit",
     "value",
     "view",

@@ -51,7 +51,7 @@ class Sentinels:
     login: dict[str, str] = field(repr=False)  #: username and password of the sentinels, if they have any
 
 
-#: In the run folder: named pipes, by which nodes ask the worker for limits, and hear the answer.
+#: In the run folder: named pipes, by which a kernel asks its worker for limits and secrets, and hears the answer.
 ASKS, ANSWERS = "limits.ask", "limits.answer"
 
 
@@ -105,6 +105,8 @@ class Config:
                                "crm.internal,10.1.0.0/16,localhost:8080"; "*": everything; none
         FLOWKIT_API_URL        of a server elsewhere, that commands ask in place of the store; none
         FLOWKIT_API_TOKEN      with which they ask it, see flowkit token create; none
+        FLOWKIT_SECRETS        a folder with secrets, a file each, as Docker and Kubernetes mount them; none
+        FLOWKIT_SECRET_NAME    the secret called "name"; none
         """
         env = os.environ if env is None else env
         home = Path(env.get("FLOWKIT_HOME") or Path.home() / ".flowkit").expanduser().absolute()
@@ -175,6 +177,20 @@ def http_allowed(env: Mapping[str, str] | None = None) -> tuple[str, ...] | None
     if text is None or text.strip() == "*":
         return None
     return tuple(one.strip() for one in text.split(",") if one.strip())
+
+
+def secret_variable(name: str) -> str:
+    """The variable of this process's environment that may hold the secret of that name."""
+    return "FLOWKIT_SECRET_" + re.sub(r"[.-]", "_", name).upper()
+
+
+def secret_in_environment(name: str, env: Mapping[str, str] | None = None) -> str | None:
+    return (os.environ if env is None else env).get(secret_variable(name))
+
+
+def secrets_folder(env: Mapping[str, str] | None = None) -> Path | None:
+    folder = (os.environ if env is None else env).get("FLOWKIT_SECRETS")
+    return Path(folder) if folder else None
 
 
 def whole_environment() -> dict[str, str]:

@@ -7,6 +7,7 @@
     │   ├── NotebookError     no such notebook, or a file that is not one
     │   ├── ScheduleError     a bad cron expression, interval or zone
     │   ├── AddressRefused    a node of a worker may not connect there
+    │   ├── SecretError       no such secret, or one that cannot be handed out
     │   ├── ExpressionError   a text over columns that cannot be read; the message shows where
     │   ├── NotFound          no such run or deployment
     │   └── Conflict          the run or deployment is in a state that does not allow it
@@ -55,6 +56,10 @@ class ScheduleError(UsageError):
 
 class AddressRefused(UsageError):
     pass
+
+
+class SecretError(UsageError):
+    """Its message never holds the value."""
 
 
 class ExpressionError(UsageError):

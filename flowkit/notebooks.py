@@ -104,6 +104,12 @@ def parse(text: str, name: str = "notebook") -> Notebook:
     return _notebook(text, name, None)
 
 
+def sources(text: str) -> list[str]:
+    """The source of each code cell of a notebook given as JSON."""
+    cells = [_cell(cell, number, "notebook") for number, cell in enumerate(_loaded(text, "notebook")["cells"], 1)]
+    return [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+
+
 def _notebook(text: str, name: str, path: Path | None) -> Notebook:
     content = _snapshot(_loaded(text, name), name)
     metadata = content["metadata"]

@@ -236,6 +236,7 @@ _FITS = {
     "dict": lambda value: type(value) is dict,
     "date": lambda value: _iso(date, value),
     "datetime": lambda value: _iso(datetime, value),
+    "Secret": lambda value: type(value) is str,  # its name
 }
 _ALIASES = {
     **dict.fromkeys(("List", "Sequence", "MutableSequence", "Iterable", "Collection"), "list"),
@@ -343,7 +344,7 @@ def _readings(text: str, kind: ast.expr) -> Iterator[Any]:
             yield text
             yield from _json(text)
             yield from _python(text)
-        case "str" | "date" | "datetime":
+        case "str" | "date" | "datetime" | "Secret":
             yield text
         case _:
             yield from _json(text)

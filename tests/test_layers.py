@@ -27,6 +27,8 @@ SHARED = (
     "installed",
     "commit",
     "changes",
+    "redaction",
+    "vault",
 )
 
 #: room -> what of flowkit it may import. The longest prefix of a module's name decides its room.
@@ -69,6 +71,7 @@ MAY_IMPORT = {
     "worker.limits": (*SHARED, "store"),
     "worker.children": (*SHARED, "store"),
     "worker.alone": (*SHARED, "worker.kernel"),
+    "worker.secrets": SHARED,
     "worker.dispatch": (
         *SHARED,
         "store",
@@ -78,6 +81,7 @@ MAY_IMPORT = {
         "worker.kernel",
         "worker.limits",
         "worker.results",
+        "worker.secrets",
     ),
     "history": (*SHARED, "store"),
     "book": (*SHARED, "store"),
@@ -155,6 +159,7 @@ OWNERS = {
     "httpx2": ("nodes.http",),
     "httpcore2": ("nodes.http",),
     "anywidget": ("flow.widget",),
+    "keyring": ("vault",),
     "traitlets": ("flow.widget", "kernel"),
     "IPython": ("flow.widget", "kernel"),
     "rich": ("terminal",),
@@ -166,6 +171,7 @@ LATE = {
     "artifacts": ("fsspec",),
     "flow.formats": ("pyarrow", "polars", "numpy", "cloudpickle"),
     "flow.widget": ("anywidget", "traitlets", "IPython"),
+    "vault": ("keyring",),
 }
 
 #: rooms that every kernel loads: the standard library only.

@@ -27,6 +27,7 @@ from flowkit.flow.current import current_run
 from flowkit.flow.graph import Wired
 from flowkit.flow.outcome import Outcome
 from flowkit.flow.progress import Step
+from flowkit.flow.secrets import untold
 from flowkit.flow.work import known
 from flowkit.model import epoch
 from flowkit.shelf import CACHE, KEEP, Damaged, Shelf, kept_path, stem
@@ -223,6 +224,9 @@ class Keeping:
             self._say("the run", f"has kept {self._size / 1e6:,.0f} MB, which is the limit: nothing more is kept of it")
             return None
 
+        if self._tells(node.name, value):
+            return None
+
         def write(file: IO[bytes]) -> dict[str, Any]:
             written = formats.write(value, file)
             return {"format": written.name, "suffix": written.suffix} | about | formats.described(value, seconds)
@@ -273,6 +277,13 @@ class Keeping:
             return {"format": written.name, "suffix": written.suffix}
 
         place.shelf.keep(plan_stem(self._outcome.flow), write)
+
+    def _tells(self, node: str, value: Any) -> bool:
+        """Whether the value of a secret is in it, or may be: then it is not to be kept."""
+        why = untold(value)
+        if why is not None:
+            self._say(node, f"its result {why}, so it is not kept")
+        return why is not None
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 
@@ -360,6 +371,6 @@ def plan_stem(flow: str) -> str:
 def _can_be_kept(value: Any) -> bool:
     try:
         formats.write(value, io.BytesIO())
+        return untold(value) is None
     except Exception:  # such as a connection
         return False
-    return True

@@ -22,10 +22,11 @@ from typing import Any
 from flowkit import notebooks
 from flowkit.artifacts import Artifacts
 from flowkit.config import Config
-from flowkit.errors import ChildFailed, NotebookError, UsageError
+from flowkit.errors import ChildFailed, NotebookError, SecretError, UsageError
 from flowkit.family import CHILDREN, DEPLOYMENT
 from flowkit.flow import formats
 from flowkit.flow.current import CALLED, current_run
+from flowkit.flow.secrets import untold
 from flowkit.model import CurrentRun, State, new_id
 from flowkit.notebooks import Notebook
 from flowkit.parameters import SCHEDULED_FOR
@@ -87,6 +88,8 @@ def result(name: str, value: Any) -> None:
     run, told = current_run(), _told()
     if run is None or told is None:
         return
+    if (why := untold(value)) is not None:
+        raise SecretError(f"fk.result({name!r}, …) {why}, and others read it; hand over the secret's name")
     shelf = Shelf(Artifacts(told["artifacts"]), handed_path(run.id, run.attempt))
 
     def write(file: Any) -> Mapping[str, Any]:

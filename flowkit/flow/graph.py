@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from flowkit.errors import GraphError, ParameterError, did_you_mean
 from flowkit.flow import ports
 from flowkit.flow.node import REQUIRED, Node, Port
 from flowkit.flow.schema import checked, usable
+from flowkit.flow.secrets import Secret, secret
 
 #: Keywords of ``Flow.run`` that are not parameters of the flow.
 RESERVED = ("executor", "threads")
@@ -133,6 +135,9 @@ class Graph:
         for port in node.ports:
             if port.source in self._producers and (converter := self._judge(node, port)):
                 conversions[port.name] = converter
+        for port in node.ports:
+            if port.source not in self._producers and _is_secret(node.accepted(port)):
+                conversions[port.name] = _revealed
         if conversions:
             call = functools.partial(_converted, call, conversions)
         if node.schema is not None:
@@ -247,6 +252,15 @@ def _gathered(function: Callable[..., Iterable[Any]], /, **inputs: Any) -> list[
 
 def _converted(function: Callable[..., Any], conversions: Mapping[str, ports.Converter], /, **inputs: Any) -> Any:
     return function(**inputs | {name: convert(inputs[name]) for name, convert in conversions.items()})
+
+
+def _is_secret(wanted: Any) -> bool:
+    return wanted is Secret or Secret in typing.get_args(wanted)
+
+
+def _revealed(given: Any) -> Any:
+    """A parameter that is a secret is given by its name."""
+    return secret(given) if isinstance(given, str) else given
 
 
 def _describe_cycle(stuck: list[Wired]) -> str:

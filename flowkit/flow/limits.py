@@ -6,29 +6,20 @@ there a limit holds that the notebook declares, for this one process.
 
 from __future__ import annotations
 
-import json
-import os
-import select
 import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from flowkit.config import ANSWERS, ASKS, Config
-from flowkit.errors import LimitClosed, Unavailable, UsageError
+from flowkit.config import Config
+from flowkit.errors import LimitClosed, UsageError
 from flowkit.flow.current import current_run
+from flowkit.flow.desk import SHORTEST, Desk, at_hand
 from flowkit.model import epoch
 from flowkit.rates import Rate, check_name
-
-#: Seconds without an answer after which a question is asked again.
-PATIENCE = 30.0
-
-#: Seconds between two questions of a call at least.
-SHORTEST = 0.01
 
 _declared: dict[str, Rate] = {}
 _starts: dict[str, deque[float]] = {}
@@ -57,7 +48,7 @@ class Gate:
     def __init__(self, names: Iterable[str]) -> None:
         """Raises UsageError if one of the names is not defined, before any node has run."""
         folder = Config.from_env().run_folder
-        self._worker = _Worker(folder) if folder and current_run() and (folder / ASKS).exists() else None
+        self._worker = Desk(folder) if folder and current_run() and at_hand(folder) else None
         self._next: dict[str, float] = {}  #: monotonic; when whoever comes now may ask
         self._gaps: dict[str, float] = {}  #: seconds between two calls that a limit lets pass
         self._tells: set[str] = set()
@@ -118,63 +109,6 @@ class Gate:
         if "refused" in answer:
             raise UsageError(str(answer["refused"]))
         return answer
-
-
-class _Worker:
-    """Asks by one pipe and hears by another, one question at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            self._asks = os.open(folder / ASKS, os.O_WRONLY | os.O_NONBLOCK)
-            self._answers = os.open(folder / ANSWERS, os.O_RDWR | os.O_NONBLOCK)
-        except OSError as error:
-            raise Unavailable(f"cannot ask the worker for limits in {folder}: {error.strerror}") from error
-        self._lock = threading.Lock()
-        self._count = 0
-        self._heard = b""
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        with self._lock:
-            while True:
-                self._count += 1
-                # The process is part of it: a fork of this one may ask, too.
-                mine = f"{os.getpid()}.{id(self)}.{self._count}"
-                self.say(question | {"id": mine})
-                until = time.monotonic() + PATIENCE
-                while time.monotonic() < until:
-                    for answer in self._read(until - time.monotonic()):
-                        if answer.get("id") == mine:
-                            return answer
-
-    def say(self, message: dict[str, Any]) -> None:
-        line = json.dumps(message).encode() + b"\n"
-        while True:
-            try:
-                os.write(self._asks, line)
-                return
-            except BlockingIOError:
-                time.sleep(SHORTEST)
-            except OSError as error:
-                raise Unavailable(f"cannot ask the worker for a limit: {error.strerror}") from error
-
-    def _read(self, timeout: float) -> list[dict[str, Any]]:
-        poller = select.poll()
-        poller.register(self._answers, select.POLLIN)
-        if not poller.poll(max(0.0, timeout) * 1000):
-            return []
-        try:
-            self._heard += os.read(self._answers, 65_536)
-        except BlockingIOError:
-            return []
-        *lines, self._heard = self._heard.split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def close(self) -> None:
-        with self._lock:
-            ends = self._asks, self._answers
-            self._asks = self._answers = -1  # a thread that is left behind must not write to what gets their numbers
-            for end in ends:
-                os.close(end)
 
 
 def _here(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from flowkit.config import Config
 from flowkit.errors import Unavailable
 from flowkit.events import LOG, Event
 from flowkit.flow.current import current_run
+from flowkit.flow.secrets import REVEALED
 
 
 class Log:
@@ -29,7 +30,7 @@ class Log:
             raise self._unavailable(error) from error
 
     def add(self, event: Event) -> None:
-        self._lines.append(event.to_json() + "\n")
+        self._lines.append(REVEALED.event(event).to_json() + "\n")
 
     def flush(self) -> None:
         """Write what was added, by any thread, in that order; it is in the file when this returns."""

@@ -9,18 +9,20 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 from flowkit.artifacts import Artifacts, notebook_path
 from flowkit.errors import ScheduleError, StoreGone, Unavailable
 from flowkit.events import Event
 from flowkit.model import Cause, CurrentRun, Deployment, Ending, Plan, Run, State, Worker, now
+from flowkit.redaction import Redaction
 from flowkit.store import MAX_CRASHES, Store
 from flowkit.worker import cron
 from flowkit.worker.children import Children
@@ -28,6 +30,7 @@ from flowkit.worker.executed import mark_crashed
 from flowkit.worker.kernel import Order, Stop, run_notebook
 from flowkit.worker.limits import Desk, Limiter
 from flowkit.worker.results import Results
+from flowkit.worker.secrets import Keeper
 
 log = logging.getLogger("flowkit.worker")
 
@@ -93,7 +96,7 @@ class Dispatcher:
             folder: run folders go here, and are gone when their attempt is over.
             keep: bytes of nodes' results to keep of one deployment.
             execute: what runs an order to its ending.
-            limiter: answers nodes that share limits; None: nobody does.
+            limiter: answers nodes that share limits; None: nobody answers what a kernel asks.
         """
         self.worker = worker
         self.stopping = threading.Event()  #: claim nothing more
@@ -211,8 +214,10 @@ class Dispatcher:
             self._results.order(folder)
             if not self._lay_children(attempt, folder):
                 return Ending(State.CANCELLED, None, attempt.stop.reason)
+            redaction = Redaction()
+            snapshot = self._snapshot(run.snapshot)
             order = Order(
-                notebook=self._snapshot(run.snapshot),
+                notebook=snapshot,
                 parameters=run.parameters,
                 current=CurrentRun.of(run),
                 kernel=run.policy.kernel,
@@ -222,8 +227,10 @@ class Dispatcher:
                 # Where its data and modules lie, if this machine has that folder.
                 cwd=beside if beside.is_dir() else folder,
                 folder=folder,
+                redaction=redaction,
             )
-            with nullcontext() if self._limiter is None else Desk(folder, self._limiter.answer):
+            keeper = Keeper(snapshot, run.parameters, redaction)
+            with self._desk(folder, keeper):
                 ending = self._run_order(
                     order, on_events=attempt.record, on_last=attempt.keep, on_save=save, stop=attempt.stop
                 )
@@ -254,6 +261,17 @@ class Dispatcher:
                 if attempt.stop.reason is not None:
                     return False
                 self._clock.sleep(1.0)
+
+    def _desk(self, folder: Path, keeper: Keeper) -> AbstractContextManager[object]:
+        limiter = self._limiter
+        if limiter is None:
+            return nullcontext()
+
+        def answer(question: dict[str, Any]) -> dict[str, Any] | None:
+            # What went wrong with a limited call is the notebook's word, and stored.
+            return keeper.answer(question) if "secret" in question else limiter.answer(keeper.redacted(question))
+
+        return Desk(folder, answer)
 
     def _settle(self, run: Run, attempt: _Attempt, ending: Ending) -> None:
         """Tell the store how the attempt ended, for as long as anybody could still want to know."""

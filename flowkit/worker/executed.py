@@ -36,6 +36,7 @@ from papermill.translators import PythonTranslator, Translator, papermill_transl
 from flowkit.errors import NotebookError, SetupError
 from flowkit.family import SUSPENDED
 from flowkit.model import Cause, CurrentRun, Ending, State
+from flowkit.redaction import Redaction
 
 #: What the error output of a cell that was cut off is named by; the author's own errors bear their own names.
 CUT_OFF = {Cause.CRASHED: "KernelDied", Cause.TIMEOUT: "Timeout", Cause.MEMORY: "OutOfMemory", None: "Cancelled"}
@@ -57,8 +58,13 @@ class Executed:
     Whoever changes it holds ``lock``, for ``text`` is called by another thread.
     """
 
-    def __init__(self, text: str, current: CurrentRun) -> None:
-        """*text*: a notebook as JSON, nbformat 4."""
+    def __init__(self, text: str, current: CurrentRun, redaction: Redaction | None = None) -> None:
+        """
+        Args:
+            text: a notebook as JSON, nbformat 4.
+            redaction: ``text()`` holds nothing of what it hides.
+        """
+        self._redaction = Redaction() if redaction is None else redaction
         try:
             nb = reads(text)
             nb = upgrade(nb) or nb
@@ -208,11 +214,43 @@ class Executed:
         with self.lock:
             for index, text in enumerate(self._texts):
                 if text is None:
-                    self._texts[index] = _cell_text(self.nb.cells[index])
+                    self._texts[index] = _cell_text(self._redacted(self.nb.cells[index]))
             texts = cast(list[str], self._texts)
             cells = "[\n" + ",\n".join(texts) + "\n ]" if texts else "[]"
-            frame = _dump({key: value for key, value in self.nb.items() if key != "cells"})
+            around = {key: value for key, value in self.nb.items() if key != "cells"}
+            frame = _dump(around | {"metadata": self._redacted_metadata()})
         return f'{{\n "cells": {cells},{frame[1:]}\n'
+
+    def _redacted(self, cell: NotebookNode) -> NotebookNode:
+        """Only where the notebook had a word in it: nothing else may change, whatever a secret's value is."""
+        if not self._redaction:
+            return cell
+        copy = NotebookNode(cell) | {"source": self._redaction.text(cell.source)}
+        if "outputs" in cell:
+            copy["outputs"] = [self._redacted_output(output) for output in cell.outputs]
+        return NotebookNode(copy)
+
+    def _redacted_output(self, output: NotebookNode) -> NotebookNode:
+        words = {
+            key: self._redaction.plain(output[key]) for key in output if key not in ("output_type", "name", "data")
+        }
+        if "data" in output:
+            words["data"] = {kind: self._redaction.plain(value) for kind, value in output.data.items()}
+        return NotebookNode({**output, **words})
+
+    def _redacted_metadata(self) -> dict[str, Any]:
+        metadata = dict(self.nb.metadata)
+        if self._redaction:
+            plain = self._redaction.plain
+            metadata["papermill"] = metadata["papermill"] | {"parameters": plain(metadata["papermill"]["parameters"])}
+            if "widgets" in metadata:
+                states = metadata["widgets"]["application/vnd.jupyter.widget-state+json"]
+                shown = {
+                    model: {key: plain(value) if key == "state" else value for key, value in told.items()}
+                    for model, told in states["state"].items()
+                }
+                metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": states | {"state": shown}}
+        return metadata
 
     def _pass_by(self, end: int, at: datetime) -> None:
         """What does not run before cell *end*, as text, counts as completed; papermill's readers expect it."""

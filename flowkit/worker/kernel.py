@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,6 +18,7 @@ from flowkit.errors import NotebookError, SetupError
 from flowkit.events import LOG, Event, Point
 from flowkit.family import SUSPENDED
 from flowkit.model import Cause, CurrentRun, Ending, State, epoch, now, size
+from flowkit.redaction import Redaction
 from flowkit.worker import kernels
 from flowkit.worker.executed import Cell, Executed
 from flowkit.worker.outputs import Outputs
@@ -53,6 +54,7 @@ class Order:
     cell_timeout: float | None = None  #: seconds for each cell
     memory: int | None = None  #: bytes that its processes may hold together
     folder: Path  #: the run folder: ``run.json`` is written there, the kernel's events are read from there
+    redaction: Redaction = field(default_factory=Redaction)  #: what nothing that is told or saved may hold
 
 
 def prepare() -> None:
@@ -106,7 +108,7 @@ def run_notebook(
             It says ``running`` until the last time.
     """
     try:
-        executed = Executed(order.notebook, order.current)
+        executed = Executed(order.notebook, order.current, order.redaction)
     except NotebookError as error:
         return Ending(State.FAILED, Cause.SETUP, str(error))
     return _Execution(order, executed, stop, on_events, on_last or on_events, on_save).run()
@@ -132,7 +134,12 @@ class _Execution:
         self._order, self._executed, self._stop = order, executed, stop
         self._deadline = None if order.timeout is None else time.monotonic() + order.timeout
         self._reporter = Reporter(
-            on_events=on_events, on_last=on_last, on_save=on_save, render=self._render, log=order.folder / LOG
+            on_events=on_events,
+            on_last=on_last,
+            on_save=on_save,
+            render=self._render,
+            log=order.folder / LOG,
+            redaction=order.redaction,
         )
         self._kernel: KernelProcess
         self._outputs: Outputs | None = None
@@ -155,6 +162,8 @@ class _Execution:
                 ending = Ending(State.FAILED, Cause.CRASHED, f"kernel died while it started ({death})")
             except _Ended as ended:
                 ending = ended.ending
+            if ending.error is not None:
+                ending = replace(ending, error=self._order.redaction.text(ending.error))
             executed.finish(ending, now(), cell=self._cell)
             reporter.finish()
         return ending

@@ -121,7 +121,7 @@ class Desk:
     def __init__(self, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
         self._answer = answer
         self._paths = folder / ASKS, folder / ANSWERS
-        self._thread = threading.Thread(target=self._serve, name="flowkit-limits", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="flowkit-desk", daemon=True)
 
     def __enter__(self) -> Desk:
         for path in self._paths:
@@ -169,7 +169,9 @@ class Desk:
             yield from lines
 
     def _say(self, answer: dict[str, Any]) -> None:
+        line = json.dumps(answer).encode() + b"\n"
         try:
-            os.write(self._answers, json.dumps(answer).encode() + b"\n")
+            while line:  # a long secret is more than a pipe takes at once
+                line = line[os.write(self._answers, line) :]
         except BlockingIOError:  # a kernel that does not listen asks again, if it ever does
             time.sleep(0.01)

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from flowkit.events import Event
 from flowkit.model import epoch
+from flowkit.redaction import Redaction
 
 #: Seconds between two looks at the kernel's log and between two batches of output.
 PERIOD = 0.2
@@ -44,17 +45,21 @@ class Reporter:
         on_save: Callable[[str], None],
         render: Callable[[], str],
         log: Path,
+        redaction: Redaction,
     ) -> None:
         """
         Args:
             on_last: as ``on_events``, once, when the run is over.
             render: gives the document; called from the reporter's thread.
             log: to which the kernel appends its events.
+            redaction: nothing that is told holds what it hides.
         """
         self.error: BaseException | None = None
         self.alarm: Callable[[], None] = lambda: None
         self._on_events, self._on_last, self._on_save, self._render = on_events, on_last, on_save, render
         self._log = Follower(log)
+        self._redaction = redaction
+        self._held: dict[str, str] = {}  # stream -> its end, which may be the beginning of what is to be hidden
         self._ready = threading.Condition()
         self._events: list[Event] = []
         self._text: list[str] = []  # of the last event, if that is output
@@ -79,7 +84,7 @@ class Reporter:
     def event(self, *events: Event) -> None:
         """Tell of a change of state, nearly at once."""
         with self._ready:
-            self._join_text()
+            self._release()
             self._events += events
             self._urgent = self._changed = True
             self._ready.notify()
@@ -108,6 +113,8 @@ class Reporter:
         self.__exit__(None, None, None)
         if self.error is not None:
             raise self.error
+        with self._ready:
+            self._release()
         self._tell(self._on_last)
         self._on_save(self._render())
 
@@ -131,7 +138,7 @@ class Reporter:
             events, self._events, self._urgent = self._events, [], False
         events += self._log.read()
         if events:
-            on_events(events)
+            on_events([self._redaction.event(event) for event in events])
 
     def _save(self) -> None:
         began = time.monotonic()
@@ -141,11 +148,24 @@ class Reporter:
         ended = time.monotonic()
         self._next_save = ended + max(SAVE_PERIOD, (ended - began) / _SAVE_SHARE, len(text) / _BYTES_PER_SECOND)
 
+    def _release(self) -> None:
+        """No more comes of what was begun."""
+        self._join_text()
+        self._events += [Event("output", epoch(), name, data=text) for name, text in self._held.items()]
+        self._held = {}
+
     def _join_text(self) -> None:
-        if self._text:
-            last = self._events[-1]
-            self._events[-1] = Event(last.kind, last.at, last.name, data="".join(self._text))
-            self._text = []
+        if not self._text:
+            return
+        last = self._events.pop()
+        text = "".join(self._text)
+        self._text = []
+        if self._redaction:
+            text = self._redaction.text(self._held.pop(last.name, "") + text)
+            if held := self._redaction.unfinished(text):
+                self._held[last.name], text = text[-held:], text[:-held]
+        if text:
+            self._events.append(Event(last.kind, last.at, last.name, data=text))
 
 
 class Follower:
