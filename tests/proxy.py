@@ -38,10 +38,14 @@ class Proxy:
                 self.losing -= 1
                 await their_reader.read(1)  # it has been done
             else:
-                await _pass(their_reader, writer)
+                back = asyncio.create_task(_pass(their_reader, writer))
+                await asyncio.wait({onward, back}, return_when=asyncio.FIRST_COMPLETED)
+                back.cancel()
             onward.cancel()
             their_writer.close()
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

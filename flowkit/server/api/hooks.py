@@ -36,7 +36,7 @@ _DESCRIBED: dict[str, Any] = {
             "in": "header",
             "required": True,
             "schema": {"type": "string"},
-            "example": "t=1372672800,v1=5f1d…",
+            "example": "t=1372672800,v1=5f1d0c",
             "description": "`t=SECONDS,v1=HEX`: HMAC-SHA256 by the hook's secret of `SECONDS.BODY`.",
         }
     ],
