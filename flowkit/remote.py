@@ -9,10 +9,8 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
-
-import httpx
 
 from flowkit import notebooks
 from flowkit.changes import Change, Comparison
@@ -46,6 +44,9 @@ from flowkit.model import (
     now,
 )
 from flowkit.worker import cron
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger("flowkit")
 
@@ -382,6 +383,8 @@ class _Web:
             )
         if parts.scheme == "http" and not _here(parts.hostname):
             log.warning("the token goes to %s unencrypted; let FLOWKIT_API_URL begin with https://", parts.hostname)
+        import httpx  # late: 0.1 s, and who has a store imports this module and asks nobody
+
         self._http = httpx.Client(
             base_url=f"{self._url}/api/v1/",
             headers={"Authorization": f"Bearer {config.api_token}"},
@@ -408,6 +411,8 @@ class _Web:
         Args:
             again: it does no harm to ask twice, as it never does to look: an answer that was lost is asked for anew.
         """
+        import httpx
+
         content = None if body is None else _encoded(body)
         given = {} if content is None else {"Content-Type": "application/json"}
         asked = {name: _texts(value) for name, value in (params or {}).items() if value is not None}
@@ -484,6 +489,8 @@ def _here(host: str) -> bool:
 
 
 def _reason(error: httpx.HTTPError) -> str:
+    import httpx
+
     if isinstance(error, httpx.TimeoutException):
         return "it takes too long"
     return str(error).partition("] ")[2] or str(error) or type(error).__name__
