@@ -212,10 +212,10 @@ class Dispatcher:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._results.order(folder)
-            if not self._lay_children(attempt, folder):
+            snapshot = self._ask_store(attempt, folder)
+            if snapshot is None:
                 return Ending(State.CANCELLED, None, attempt.stop.reason)
             redaction = Redaction()
-            snapshot = self._snapshot(run.snapshot)
             order = Order(
                 notebook=snapshot,
                 parameters=run.parameters,
@@ -250,16 +250,19 @@ class Dispatcher:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _lay_children(self, attempt: _Attempt, folder: Path) -> bool:
-        """Tell the kernel what its nodes may run. False: the attempt is to stop. A silent store is no failure of it."""
+    def _ask_store(self, attempt: _Attempt, folder: Path) -> str | None:
+        """The notebook's text, with its children laid into the folder. None: the attempt is to stop.
+
+        A store that is silent now is no failure of the run: it is waited for, until the lease has gone or it answers.
+        """
         while True:
             try:
                 attempt.children.lay(folder)
-                return True
+                return self._snapshot(attempt.run.snapshot)
             except Unavailable as error:
                 log.warning("%s", error)
                 if attempt.stop.reason is not None:
-                    return False
+                    return None
                 self._clock.sleep(1.0)
 
     def _desk(self, folder: Path, keeper: Keeper) -> AbstractContextManager[object]:

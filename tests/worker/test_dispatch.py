@@ -178,6 +178,23 @@ def test_a_run_whose_notebook_cannot_be_saved_has_not_succeeded(
     assert "cannot write the artifact" in ended.error
 
 
+def test_a_store_that_is_silent_while_an_attempt_begins_does_not_fail_it(
+    store: Store, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "_run_order", FakeKernel())
+    snapshot, silent = dispatcher._snapshot, iter([True, False])
+
+    def asked(digest: str) -> str:
+        return _unreachable() or "" if next(silent) else snapshot(digest)
+
+    monkeypatch.setattr(dispatcher, "_snapshot", asked)
+    run = given.submitted(store)
+
+    dispatcher.look()
+
+    assert store.run(run.id).state is State.SUCCEEDED
+
+
 def test_a_worker_that_was_forgotten_enrols_again(store: Store, dispatcher: Dispatcher) -> None:
     store.leave(dispatcher.worker.id)
 
