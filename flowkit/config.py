@@ -105,6 +105,7 @@ class Config:
                                "crm.internal,10.1.0.0/16,localhost:8080"; "*": everything; none
         FLOWKIT_API_URL        of a server elsewhere, that commands ask in place of the store; none
         FLOWKIT_API_TOKEN      with which they ask it, see flowkit token create; none
+        FLOWKIT_PUBLIC_URL     where people reach the dashboard, for the links in alerts; none
         FLOWKIT_SECRETS        a folder with secrets, a file each, as Docker and Kubernetes mount them; none
         FLOWKIT_SECRET_NAME    the secret called "name"; none
         """
@@ -191,6 +192,11 @@ def secret_in_environment(name: str, env: Mapping[str, str] | None = None) -> st
 def secrets_folder(env: Mapping[str, str] | None = None) -> Path | None:
     folder = (os.environ if env is None else env).get("FLOWKIT_SECRETS")
     return Path(folder) if folder else None
+
+
+def public_url(env: Mapping[str, str] | None = None) -> str | None:
+    """Where people reach the dashboard, without a slash at its end."""
+    return ((os.environ if env is None else env).get("FLOWKIT_PUBLIC_URL") or "").rstrip("/") or None
 
 
 def whole_environment() -> dict[str, str]:

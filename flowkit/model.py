@@ -643,3 +643,62 @@ def _in_zone(at: datetime, zone: str) -> datetime:
     from zoneinfo import ZoneInfo
 
     return at.astimezone(ZoneInfo(zone))
+
+
+class Tells(StrEnum):
+    """What an alert tells of a deployment."""
+
+    FAILURE = "failure"
+    RECOVERY = "recovery"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Who is told what of a deployment."""
+
+    id: str
+    deployment: str | None  #: None: of all
+    secret: str  #: the name of one, whose value is the address
+    on: tuple[Tells, ...]
+    created: datetime  #: what ended before is not told
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.on)} of {self.deployment or 'all deployments'} to secret:{self.secret}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "deployment": self.deployment,
+            "address": f"secret:{self.secret}",
+            "on": list(self.on),
+            "created": iso(self.created),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What an alert has told, or has to."""
+
+    alert: str
+    deployment: str
+    run: str
+    kind: Tells
+    reason: str | None  #: the run's error
+    of: datetime  #: UTC; when the run ended
+    tries: int = 0
+    sent: datetime | None = None
+    error: str | None = None  #: of the last try to send it
+
+    def __str__(self) -> str:
+        how = "sent" if self.sent else f"not sent ({self.error})" if self.error else "to be sent"
+        return f"{self.kind} of {self.deployment}, {how}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "deployment": self.deployment,
+            "run": self.run,
+            "kind": self.kind.value,
+            "tries": self.tries,
+            "sent": iso(self.sent),
+            "error": self.error,
+        }

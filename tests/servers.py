@@ -53,7 +53,7 @@ class Server:
     name: str
 
     def __init__(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.addresses = ["127.0.0.1"]  #: where it listens
         self.networks: list[str] = []  #: from where others than this machine may come
         self.folder = _temporary_folder()
@@ -461,7 +461,7 @@ def _in_package(package: str, path: str) -> Path | None:
     return file if file.exists() else None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -72,6 +72,7 @@ MAY_IMPORT = {
     "worker.children": (*SHARED, "store"),
     "worker.alone": (*SHARED, "worker.kernel"),
     "worker.secrets": SHARED,
+    "worker.alerts": (*SHARED, "store", "history"),
     "worker.dispatch": (
         *SHARED,
         "store",
@@ -154,7 +155,7 @@ OWNERS = {
     "narwhals": ("nodes.table", "nodes.expressions"),
     "pandera": ("nodes.table",),
     "openpyxl": ("nodes.files",),
-    "apprise": ("nodes.notify",),
+    "apprise": ("nodes.notify", "worker.alerts"),
     "httpx": ("remote",),
     "httpx2": ("nodes.http",),
     "httpcore2": ("nodes.http",),

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from flowkit.cli import access, deployments, hooks, limits, processes, runs, schedules
+from flowkit.cli import access, alerts, deployments, hooks, limits, processes, runs, schedules
 from flowkit.cli.options import INTERRUPTED
 from flowkit.errors import FlowkitError
 
@@ -45,6 +45,7 @@ for command in (
     limits.limits,
     limits.limit,
     access.token,
+    alerts.alert,
     hooks.hook,
     access.audit,
     processes.worker,

@@ -27,6 +27,7 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
     """Run a worker until Ctrl-C. Every worker also starts what schedules say; run as many as you like."""
     from flowkit.worker import kernel
     from flowkit.worker import worker as process
+    from flowkit.worker.alerts import Alerter
     from flowkit.worker.dispatch import Dispatcher
     from flowkit.worker.limits import Limiter
 
@@ -46,7 +47,8 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
         log = logging.getLogger("flowkit.worker")
         log.info("worker on %s, %d at once; store %s", ", ".join(queues), concurrency, client.store.shown)
         kernel.prepare()
-        process.serve(dispatcher, client.broker, concurrency=concurrency, grace=config.grace)
+        alerter = Alerter(client.store, client.artifacts)
+        process.serve(dispatcher, client.broker, concurrency=concurrency, grace=config.grace, alerter=alerter)
         log.info("worker stopped")
 
 

@@ -8,6 +8,7 @@ what comes out is the frozen data of ``flowkit.model``.
 from __future__ import annotations
 
 from flowkit.store.access import Access
+from flowkit.store.alerts import Alerts
 from flowkit.store.backfills import Backfills
 from flowkit.store.changes import Changes
 from flowkit.store.deployments import Deployments
@@ -27,6 +28,7 @@ __all__ = ["MAX_CRASHES", "Store"]
 
 class Store(
     Hooks,
+    Alerts,
     Deployments,
     Schedules,
     Backfills,

@@ -37,7 +37,7 @@ from flowkit.errors import UsageError
 from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
-VERSION = "0006"
+VERSION = "0007"
 
 #: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
 VERSION_TABLE = "flowkit_version"
@@ -456,6 +456,35 @@ secrets = Table(
     metadata,
     Column("name", Name, primary_key=True),
     Column("value", String, nullable=False),
+)
+
+# Who is told when deployments fail and recover: ``secret`` names the address.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Name, primary_key=True),
+    Column("deployment", Name),  # null: all
+    Column("secret", String, nullable=False),
+    Column("on", String, nullable=False),
+    Column("created", Instant, nullable=False),
+)
+
+# What was told, or is to be.
+notices = Table(
+    "notices",
+    metadata,
+    Column("alert", Name, ForeignKey("alerts.id", name="notices_alert", ondelete="CASCADE"), nullable=False),
+    Column("deployment", Name, nullable=False),
+    Column("run", Name, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("reason", String),  # the run's error
+    Column("of", Instant, nullable=False),  # when the run ended
+    Column("tries", Number, nullable=False),
+    Column("due", Instant),  # null: sent, given up, or not to be sent
+    Column("sent", Instant),
+    Column("error", String),
+    PrimaryKeyConstraint("alert", "run", "kind", name="notices_pkey"),
+    Index("notices_due", "due", postgresql_where=text("due IS NOT NULL"), sqlite_where=text("due IS NOT NULL")),
 )
 
 # Who may come in by HTTP.

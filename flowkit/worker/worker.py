@@ -19,6 +19,7 @@ from huey.consumer import Worker as Listener
 
 from flowkit.errors import StoreGone, Unavailable
 from flowkit.model import Worker, now
+from flowkit.worker.alerts import Alerter
 from flowkit.worker.broker import POLL, UNHEARD, Broker, Dropped
 from flowkit.worker.dispatch import Dispatcher
 
@@ -30,6 +31,8 @@ SEEN = 5.0
 STOPPING = 15.0
 #: Seconds between two looks for runs beyond their retention.
 PRUNE = 60.0
+#: Seconds between two looks for what people are to be told.
+ALERTS = 2.0
 
 
 def identity(queues: Sequence[str], concurrency: int, *, at: datetime) -> Worker:
@@ -45,7 +48,9 @@ def identity(queues: Sequence[str], concurrency: int, *, at: datetime) -> Worker
     )
 
 
-def serve(dispatcher: Dispatcher, broker: Broker, *, concurrency: int, grace: float) -> None:
+def serve(
+    dispatcher: Dispatcher, broker: Broker, *, concurrency: int, grace: float, alerter: Alerter | None = None
+) -> None:
     """Work until SIGINT or SIGTERM. Returns when every run has ended or was handed back.
 
     The first signal claims no more and waits up to *grace* seconds for the runs under way; a second one, or the end
@@ -61,6 +66,8 @@ def serve(dispatcher: Dispatcher, broker: Broker, *, concurrency: int, grace: fl
     consumer = _Consumer(huey, parts, workers=concurrency, grace=grace)
     pulse.start()
     threading.Thread(target=_fence, args=(dispatcher,), name="fence", daemon=True).start()
+    if alerter is not None:
+        threading.Thread(target=_alert, args=(dispatcher, alerter), name="alerts", daemon=True).start()
     consumer.run()
     dispatcher.hand_back()
     dispatcher.wait(STOPPING)
@@ -85,6 +92,17 @@ def _pulse(dispatcher: Dispatcher) -> None:
 def _fence(dispatcher: Dispatcher) -> None:
     while not dispatcher.left.wait(0.5):
         dispatcher.fence()
+
+
+def _alert(dispatcher: Dispatcher, alerter: Alerter) -> None:
+    """In a thread of its own: whoever is told may take their time."""
+    while not dispatcher.left.wait(ALERTS):
+        try:
+            alerter.look(now())
+        except Unavailable as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("alerts go on")
 
 
 class _Bell:
