@@ -107,7 +107,7 @@ def test_a_failure_and_the_recovery_are_told_by_one_of_two_workers(
         eventually(lambda: len(box.received) == 2, seconds=60)
     failed, recovered = box.received
     assert "ValueError: no gate" in failed
-    assert f"https://flows.example.org/runs/{run.id}" in failed
+    assert f"https://flows.example.org/?run={run.id}" in failed
     assert "cell 2:" in failed
     assert "raise ValueError('no gate')" in failed
     assert "succeeded" in recovered

@@ -93,4 +93,4 @@ def send(secret: str, title: str, body: str) -> None:
 
 
 def _link(run: Run) -> list[str]:
-    return [f"{url}/runs/{run.id}"] if (url := public_url()) else []
+    return [f"{url}/?run={run.id}"] if (url := public_url()) else []
