@@ -52,6 +52,8 @@ HOOKS = "/api/v1/hooks/"
 
 #: Bytes of a request's body; of one that brings a notebook; of a login.
 BODY, NOTEBOOK, FORM = 1_000_000, 20_000_000, 8_000
+#: Seconds that the body of a refused request is waited for.
+DRAIN = 2.0
 #: Brackets within brackets.
 DEPTH = 20
 
@@ -107,6 +109,7 @@ class Guard:
         method = scope.get("method", "GET")
         path = scope["path"]
         if (refusal := self._strange(scope, headers, method)) is not None:
+            await _drain(scope, receive, headers)
             await _answer(scope, receive, send, refusal)
             return
         try:
@@ -119,6 +122,8 @@ class Guard:
         except Unavailable as error:
             refusal = problem(503, str(error), headers={"Retry-After": "5"})
         if refusal is not None:
+            if path != "/login":  # which has read it
+                await _drain(scope, receive, headers)
             await _answer(scope, receive, send, refusal)
         elif (identity := scope.get("state", {}).get("identity")) and (
             scope["type"] == "websocket" or (path == EVENTS and method == "GET")
@@ -331,6 +336,14 @@ async def _answer(scope: Scope, receive: Receive, send: Send, answer: Response) 
         await send({"type": "websocket.close", "code": 4000 + answer.status_code})
         return
     await answer(scope, receive, _with_headers(send))
+
+
+async def _drain(scope: Scope, receive: Receive, headers: Headers) -> None:
+    """Read what belongs to a request that is refused, if it is little and comes soon: uvicorn closes on whoever still
+    sends, and a proxy that was sending then says 500 in the place of the refusal."""
+    if scope["type"] == "http" and scope["method"] not in SAFE:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_body(receive, headers, BODY), DRAIN)
 
 
 def _with_headers(send: Send) -> Send:

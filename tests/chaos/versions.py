@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +105,25 @@ def mixed(folder: Path, *, servers: bool, runs: int, seconds: float) -> tuple[in
         made = [crew.submit(seconds=crew.chance.choice([0.0, 0.0, 0.2]), failures=n % 2) for n in range(wanted // 2)]
         new[0].send_signal(signal.SIGKILL)
         made += [crew.submit(failures=int(n % 3 == 0)) for n in range(wanted - len(made))]
+        # They may all be done before the other version has heard of one: it does not read the rings of this one.
+        due = time.monotonic() + 60.0
+        while not all(both := _by_version(crew, new)) and time.monotonic() < due:
+            made.append(crew.submit(seconds=0.2))
+            time.sleep(0.05)
         crew.settle(max(90.0, seconds))
         ended = [crew.client.store.run(run.id) for run in made]
         succeeded = sum(run.state is State.SUCCEEDED for run in ended)
-        by = {begun.pid for begun in crew.begun()}
-        both = by & {one.pid for one in new}, by - {one.pid for one in new}
         if not all(both):
             told += "; but one version has done nothing"
         for run in ended[:50]:
             assert crew.client.nodes(run)
         return len(made), len(made) - succeeded, crew.doubled(), told
+
+
+def _by_version(crew: Crew, new: list[subprocess.Popen[bytes]]) -> tuple[set[int], set[int]]:
+    """The processes that have begun a run: of the newer version, and of the older."""
+    by = {begun.pid for begun in crew.begun()}
+    return by & {one.pid for one in new}, by - {one.pid for one in new}
 
 
 if __name__ == "__main__":

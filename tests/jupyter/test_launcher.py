@@ -55,6 +55,7 @@ def test_a_button_acts_through_jupyter_and_a_page_elsewhere_does_not(
     lab: Lab, context: BrowserContext, dashboard: FrameLocator
 ) -> None:
     run = lab.client.submit(write(lab.root / "stopped.ipynb", "1"), policy={"queue": "nobody"})
+    dashboard.get_by_role("link", name="Runs", exact=True).click()
     dashboard.locator("tr", has_text=run.id[:8]).click()
     cookies = "; ".join(f"{cookie['name']}={cookie['value']}" for cookie in context.cookies(lab.url))
     connection = http.client.HTTPConnection("127.0.0.1", lab.port, timeout=60)
@@ -67,11 +68,10 @@ def test_a_button_acts_through_jupyter_and_a_page_elsewhere_does_not(
     dashboard.get_by_role("button", name="Cancel the run").click()
 
     assert eventually(lambda: lab.client.store.run(run.id).state is State.CANCELLED)
-    dashboard.get_by_role("link", name="Runs", exact=True).click()
 
 
 def test_only_jupyter_reaches_it(lab: Lab, context: BrowserContext, dashboard: FrameLocator) -> None:
-    dashboard.locator("table").first.wait_for()
+    dashboard.get_by_role("link", name="Runs", exact=True).wait_for()
     children = psutil.Process(lab.process.pid).children()
     alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
     [process] = [child for child in alive if "dashboard" in child.cmdline()]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -355,6 +358,23 @@ def test_a_body_that_is_compressed_or_says_not_how_long_it_is(client: Client, we
     assert web.post("/api/v1/runs", content=b"x", headers=given | {"Content-Encoding": "gzip"}).status_code == 415
     endless = (b"x" * 100_000 for _ in range(20))
     assert web.post("/api/v1/runs", content=endless, headers=given).status_code == 413
+
+
+def test_whoever_sends_a_body_slowly_still_reads_why_it_is_refused(home: Path) -> None:
+    dashboard = Dashboard(home)
+    try:
+        url = urlsplit(dashboard.url)
+        with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
+            head = f"POST /act/cancel HTTP/1.1\r\nHost: {url.netloc}\r\nOrigin: http://elsewhere.example\r\n"
+            connection.sendall(f"{head}Connection: close\r\nContent-Length: 4\r\n\r\n".encode())
+            for byte in b"{} \n":
+                time.sleep(0.1)
+                connection.sendall(bytes([byte]))
+            answer = connection.recv(1000)
+    finally:
+        dashboard.stop()
+
+    assert answer.startswith(b"HTTP/1.1 403 ")
 
 
 def test_every_answer_keeps_browsers_from_guessing_and_framing(client: Client, web: TestClient) -> None:

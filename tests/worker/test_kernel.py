@@ -30,6 +30,7 @@ from flowkit.events import LOG, Event
 from flowkit.model import Cause, CurrentRun, Ending, State
 from flowkit.worker.executed import mark_crashed
 from flowkit.worker.kernel import Stop
+from tests.processes import eventually
 from tests.worker.execution import Execution, notebook, shown, standard_json
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
@@ -505,8 +506,10 @@ def test_twenty_runs_leave_nothing_behind(
         files = len(list(scratch.iterdir()))
         return me.num_fds(), me.num_threads(), threading.active_count(), len(me.children(recursive=True)), files
 
-    before, folder = one(99), os.getcwd()
-    before = left()
+    one(99)
+    folder = os.getcwd()
+    # A moment's: the fork that waits for the next run may not be there yet.
+    before = [max(counts) for counts in zip(*(time.sleep(0.1) or left() for _ in range(10)), strict=True)]
 
     with ThreadPoolExecutor(4) as pool:
         endings = list(pool.map(one, range(20)))
@@ -514,5 +517,5 @@ def test_twenty_runs_leave_nothing_behind(
     causes = [Cause.NOTEBOOK, Cause.CRASHED, Cause.NOTEBOOK, None]
     assert [ending.cause for ending in endings] == [None, *causes] * 4
     assert [ending.state for ending in endings[4::5]] == [State.CANCELLED] * 4
-    assert left() == before
+    assert eventually(lambda: all(now <= then for now, then in zip(left(), before, strict=True))), (left(), before)
     assert os.getcwd() == folder
