@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from flowkit.model import Ending, Run, State
 from flowkit.store import Store
+from flowkit.store import claims as store_claims
 from flowkit.store import limits as store_limits
-from flowkit.store import runs as store_runs
+from flowkit.store import moves as store_moves
 from flowkit.store import schedules as store_schedules
-from flowkit.store.runs import Beat
+from flowkit.store.moves import Beat
 from flowkit.store.schema import runs
 from flowkit.worker.dispatch import Clock, Dispatcher
 from tests.simulation import Process, Violation, World, memory_store, simulate
@@ -107,7 +108,7 @@ def rescue_that_does_not_look_at_the_beat(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by("after 3 crashes")
 def crashes_that_do_not_count(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(store_runs, "MAX_CRASHES", 1000)
+    patch.setattr(store_moves, "MAX_CRASHES", 1000)
 
 
 @caught_by("two kernels|while its kernel ran")
@@ -131,9 +132,9 @@ def an_ending_that_forgets_the_cancel(patch: pytest.MonkeyPatch) -> None:
 @caught_by("is cancelled while its kernel runs")
 def a_cancel_that_does_not_wait_for_the_kernel(patch: pytest.MonkeyPatch) -> None:
     def cancelled(now: datetime) -> Any:
-        return store_runs._move(State.CANCELLED).values(finished=now, available=None)
+        return store_moves.move(State.CANCELLED).values(finished=now, available=None)
 
-    patch.setattr(store_runs, "_cancelled", cancelled)
+    patch.setattr(store_moves, "_cancelled", cancelled)
 
 
 @caught_by("has events twice")
@@ -170,13 +171,13 @@ def a_claim_that_does_not_count_what_is_under_way(patch: pytest.MonkeyPatch) -> 
         return held and (held[0], [])
 
     patch.setattr(store_limits, "_full", lambda row, running: None)
-    patch.setattr(store_runs, "hold_limits", lax)
+    patch.setattr(store_claims, "hold_limits", lax)
 
 
 @caught_by("not ended")
 def a_parent_that_nobody_wakes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(store_runs, "wake", lambda *_: None)
-    patch.setattr(store_runs, "wake_all", lambda *_: None)
+    patch.setattr(store_moves, "wake", lambda *_: None)
+    patch.setattr(store_moves, "wake_all", lambda *_: None)
 
 
 @caught_by("and its children")
@@ -186,7 +187,7 @@ def a_parent_that_does_not_look_at_its_children(patch: pytest.MonkeyPatch) -> No
     def hasty(self: Store, run: str, attempt: int, ending: Ending, **more: Any) -> Run | None:
         with patch.context() as this:
             if ending.state is State.PENDING:
-                this.setattr(store_runs, "WAITS", sa.false())
+                this.setattr(store_moves, "WAITS", sa.false())
                 ending = Ending(State.SUCCEEDED)
             return finish(self, run, attempt, ending, **more)
 

@@ -11,16 +11,19 @@ from flowkit.store.access import Access
 from flowkit.store.alerts import Alerts
 from flowkit.store.backfills import Backfills
 from flowkit.store.changes import Changes
+from flowkit.store.claims import Claims
 from flowkit.store.deployments import Deployments
 from flowkit.store.events import Events
 from flowkit.store.figures import Figures
 from flowkit.store.hooks import Hooks
 from flowkit.store.limits import Limits
+from flowkit.store.moves import MAX_CRASHES, Moves
 from flowkit.store.retention import Retention
-from flowkit.store.runs import MAX_CRASHES, Runs
+from flowkit.store.runs import Runs
 from flowkit.store.schedules import Schedules
 from flowkit.store.search import Search
 from flowkit.store.secrets import Secrets
+from flowkit.store.submissions import Submissions
 from flowkit.store.workers import Workers
 
 __all__ = ["MAX_CRASHES", "Store"]
@@ -32,6 +35,9 @@ class Store(
     Deployments,
     Schedules,
     Backfills,
+    Submissions,
+    Claims,
+    Moves,
     Runs,
     Search,
     Limits,

@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from flowkit.errors import NotFound, did_you_mean
 from flowkit.model import Backfill, Run, State
 from flowkit.store.database import Database
-from flowkit.store.runs import cancel_runs, insert_runs, keep_on, retry_below, retry_run, to_run
+from flowkit.store.moves import cancel_runs, keep_on, retry_below, retry_run
+from flowkit.store.runs import to_run
 from flowkit.store.schema import runs, series
 from flowkit.store.series import hold, last_place, pass_on
+from flowkit.store.submissions import insert_runs
 
 
 class Backfills(Database):

@@ -15,10 +15,12 @@ from flowkit.family import Family
 from flowkit.model import CatchUp, Deployment, Overlap, Schedule, State
 from flowkit.store.database import Database
 from flowkit.store.limits import DEPLOYMENT, keep_limit
-from flowkit.store.runs import cancel_runs, lane_of, to_policy
+from flowkit.store.moves import cancel_runs
+from flowkit.store.runs import to_policy
 from flowkit.store.schema import days, deployments, families, is_in, runs, secrets, series, skips, snapshots, versions
 from flowkit.store.series import BEGUN, OPEN, hold
 from flowkit.store.snapshots import keep_family, keep_snapshot
+from flowkit.store.submissions import lane_of
 
 #: Of the secrets' names: the deployment's follows.
 HOOK = "hook "

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from flowkit.model import Deployment, Overlap, Plan, Reason, Run, Skip
 from flowkit.store.database import Database
 from flowkit.store.deployments import select_deployments, to_deployment
-from flowkit.store.runs import cancel_runs, insert_runs
+from flowkit.store.moves import cancel_runs
 from flowkit.store.schema import deployments, runs, skips
 from flowkit.store.series import BEGUN, OPEN, begin_series, hold, places
+from flowkit.store.submissions import insert_runs
 
 
 class Schedules(Database):

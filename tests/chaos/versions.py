@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,6 @@ def expand(database_url: str) -> None:
 def newer(journal: str) -> None:
     """A worker that writes what no older one knows."""
     from flowkit.store import Store
-    from flowkit.store import runs as stored
     from flowkit.store.schema import runs
     from flowkit.worker.broker import LookSerializer
 
@@ -67,7 +67,7 @@ def newer(journal: str) -> None:
         run = claim(self, connection, *args)
         if run is not None:
             later(connection)
-            policy = {**json.loads(json.dumps(stored.asdict(run.policy))), "altitude": 9000}
+            policy = {**json.loads(json.dumps(asdict(run.policy))), "altitude": 9000}
             connection.execute(sa.update(runs).where(runs.c.id == run.id).values(policy=policy))
         return run
 

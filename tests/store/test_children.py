@@ -191,7 +191,7 @@ def test_a_retry_of_its_own_takes_up_what_failed_below_it(store: Store) -> None:
 def test_whoever_was_not_told_of_its_last_child_goes_on_by_the_sweep(store: Store, monkeypatch: Any) -> None:
     parent, _ = suspended(store, 1)
     with monkeypatch.context() as patch:
-        patch.setattr("flowkit.store.runs.wake", lambda *_: None)
+        patch.setattr("flowkit.store.moves.wake", lambda *_: None)
         end(store, parent.policy.queue, DONE)
     assert store.run(parent.id).waits
 

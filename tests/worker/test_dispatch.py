@@ -14,7 +14,7 @@ from flowkit.artifacts import Artifacts
 from flowkit.errors import Unavailable
 from flowkit.model import Cause, Ending, State
 from flowkit.store import Store
-from flowkit.store.runs import Beat
+from flowkit.store.moves import Beat
 from flowkit.store.schema import runs
 from flowkit.testing import FakeKernel
 from flowkit.worker.dispatch import Clock, Dispatcher
