@@ -36,8 +36,8 @@ format: .venv/.test ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: .venv/.bench ## measure against peers and the floor, in one run
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m tests.bench
+bench: .venv/.bench ## measure against peers and the floor, within MINUTES; broken off, it goes on where it was
+	@$(BIN)/python -m tests.bench --minutes $(or $(MINUTES),60)
 
 soak: .venv/.test ## inject every fault of the table for MINUTES, and print it filled in; walk all zones; fuzz the API
 	@$(BIN)/python -m tests.chaos $(or $(MINUTES),10)
@@ -54,7 +54,7 @@ lock: .venv/.test ## pin the newest versions that fit together, for all supporte
 		--no-emit-index-url --quiet pyproject.toml --output-file constraints.txt
 
 clean: ## remove the virtual environment and what tools left behind
-	@rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .bench .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@rm -rf widgets/node_modules flowkit/flow/static
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
