@@ -95,6 +95,7 @@ MAY_IMPORT = {
     "client": (
         *SHARED,
         "checks",
+        "client",
         "history",
         "remote",
         "flow.current",
