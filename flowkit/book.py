@@ -19,7 +19,7 @@ from flowkit.notebooks import parse
 from flowkit.parameters import SCHEDULED_FOR
 
 if TYPE_CHECKING:
-    from flowkit.remote import RemoteStore
+    from flowkit.remote.store import RemoteStore
     from flowkit.store import Store
 
 #: Ids of the cells that come with a book; those of an older one are replaced.

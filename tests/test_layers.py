@@ -89,7 +89,7 @@ MAY_IMPORT = {
     "server": (*SHARED, "store", "history", "book", "server"),
     "terminal": SHARED,
     # Without the store: a laptop that asks a server has none.
-    "remote": (*SHARED, "worker.cron"),
+    "remote": (*SHARED, "remote", "worker.cron"),
     "testing": (*SHARED, "worker.kernel"),
     "checks": (*SHARED, "store", "worker.broker"),
     "client": (
@@ -157,7 +157,7 @@ OWNERS = {
     "pandera": ("nodes.table",),
     "openpyxl": ("nodes.files",),
     "apprise": ("nodes.notify", "worker.alerts"),
-    "httpx": ("remote",),
+    "httpx": ("remote.web",),
     "httpx2": ("nodes.http",),
     "httpcore2": ("nodes.http",),
     "anywidget": ("flow.widget",),
