@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Self
 
 from rich.console import Console, ConsoleOptions, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -464,10 +465,11 @@ def parameters(run: Run) -> str:
     return " ".join(f"{name}={text if len(text) <= LONGEST else text[:LONGEST] + '…'}" for name, text in shown)
 
 
-class Filling:
-    """Shows how far a backfill is, with a bar on a terminal. A context manager."""
+class Bar:
+    """How far something is, while it lasts, on a terminal; elsewhere nothing. A context manager."""
 
-    def __init__(self, to: Console) -> None:
+    def __init__(self, to: Console, before: str = "") -> None:
+        """*before*: what is said until it is known how much there is to do."""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -477,46 +479,37 @@ class Filling:
             transient=True,
             disable=not to.is_terminal,
         )
-        self._bar = self._progress.add_task("")
+        self._bar = self._progress.add_task(before, total=None)
 
-    def __enter__(self) -> Filling:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def move(self, completed: int, total: int | None, description: str) -> None:
+        self._progress.update(self._bar, completed=completed, total=total, description=description)
+
+
+class Filling(Bar):
+    """Shows how far a backfill is."""
 
     def show(self, backfill: Backfill) -> None:
         unhappy = {of: count for of, count in backfill.counts.items() if of in (State.FAILED, State.CANCELLED)}
         description = ", ".join([backfill.id, *(f"{count} {of}" for of, count in unhappy.items())])
-        self._progress.update(self._bar, completed=backfill.ended, total=backfill.total, description=description)
+        self.move(backfill.ended, backfill.total, description)
 
 
-class Following:
-    """Shows a run's nodes as they end, with a bar below on a terminal. A context manager."""
+class Following(Bar):
+    """Shows a run's nodes as they end, with the bar below."""
 
     def __init__(self, to: Console) -> None:
+        super().__init__(to, "waiting for a worker")
         self._console = to
         self._events: list[Event] = []
         self._attempt = 0
         self._said: set[tuple[str, State]] = set()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=to,
-            transient=True,
-            disable=not to.is_terminal,
-        )
-        self._bar = self._progress.add_task("waiting for a worker", total=None)
-
-    def __enter__(self) -> Following:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     def show(self, run: Run, events: Sequence[Event]) -> None:
         if run.attempt != self._attempt:
@@ -531,9 +524,7 @@ class Following:
                 self._say(node)
         done = sum(node.state.final for node in nodes)
         running = [node.name for node in nodes if node.state is State.RUNNING]
-        self._progress.update(
-            self._bar, completed=done, total=len(nodes) or None, description=", ".join(running[:3]) or run.label
-        )
+        self.move(done, len(nodes) or None, ", ".join(running[:3]) or run.label)
 
     def _begin(self, run: Run) -> None:
         if self._attempt:
