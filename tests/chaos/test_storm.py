@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.storm import Storm
 
 #: Seconds in which things go wrong.
-RAGE = 20.0
+RAGE = 10.0
 
 
 @pytest.mark.parametrize("servers", [False, True], ids=["SQLite and SQLite", "PostgreSQL and Redis"])
