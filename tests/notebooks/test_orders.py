@@ -17,8 +17,11 @@ import pytest
 from flowkit.client import Client
 from flowkit.config import Config
 from flowkit.model import State
-from tests.processes import eventually, worker
+from tests.processes import answer, eventually, worker
+from tests.test_alerts import Hook, hook
 from tests.worker.execution import Execution
+
+__all__ = ["hook"]  # the fixture
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "orders.ipynb"
 
@@ -86,6 +89,23 @@ def test_each_order_arrives_once_though_both_servers_misbehave_and_the_worker_is
     assert shop.requests["POST"] >= len(EXPECTED) + 10, "the servers misbehaved"
     assert shop.requests["GET"] == fetched, "what was fetched before is not fetched again"
     assert f"{len(EXPECTED)} of {len(module.ORDERS)} orders delivered" in Path(ended.output or "").read_text()
+
+
+def test_a_night_that_fails_is_told_with_the_node_and_why(
+    shop: Any, client: Client, hook: tuple[Hook, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = hook
+    monkeypatch.setenv("FLOWKIT_SECRET_OPS", url)
+    client.deploy(NOTEBOOK, parameters={"source": shop.url, "target": shop.url})
+    answer("alert", "add", "orders", "secret:ops")
+    client.submit("orders")
+
+    with worker():
+        eventually(lambda: server.received, seconds=60)
+
+    (said,) = server.received
+    assert "orders" in said["title"]
+    assert "node 'orders' failed: AddressRefused: 127.0.0.1 is this machine itself" in said["message"]
 
 
 def test_a_workers_kernel_that_may_not_connect_there_says_so(shop: Any, home: Path, tmp_path: Path) -> None:
