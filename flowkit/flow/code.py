@@ -21,7 +21,9 @@ from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import GraphError
+from flowkit.family import DEPLOYMENT
 from flowkit.flow import literal, node
+from flowkit.flow.child import Child
 from flowkit.flow.graph import same
 from flowkit.flow.literal import quoted
 from flowkit.flow.node import Node
@@ -58,7 +60,11 @@ class _Writer:
         self._flow = flow
         self._nodes = [wired.node for wired in flow.graph.nodes]
         self._variable = variable
-        self._written = {id(one.function): _Written.of(one, self._variable) for one in self._nodes if not _library(one)}
+        self._written = {
+            id(one.function): _Written.of(one, self._variable)
+            for one in self._nodes
+            if one.child is None and not _library(one)
+        }
         self._names: dict[str, Any] = {"fk": sys.modules["flowkit"], self._variable: flow}
         self._imports = {"fk": "import flowkit as fk"}
         self._cells: list[str] = []
@@ -83,6 +89,9 @@ class _Writer:
         return "\n".join([*lines, f"{self._variable} = fk.Flow({quoted(self._flow.name)})"])
 
     def _write(self, one: Node) -> None:
+        if one.child is not None:
+            self._cells.append(self._added(one, _notebook(one.child)))
+            return
         function = self._written.get(id(one.function))
         if function is None:
             self._cells.append(self._added(one, literal.reference(one.function, self._name)))
@@ -391,6 +400,13 @@ def _gives(assignment: Any, value: Any) -> bool:
     except (ValueError, TypeError, SyntaxError):
         return False
     return type(found) is type(value) and same(found, value)
+
+
+def _notebook(child: Child) -> str:
+    """The call that gives it, as it is looked for in the source when a notebook is deployed."""
+    if child.target.startswith(DEPLOYMENT):
+        return f"fk.notebook(deployment={quoted(child.target.removeprefix(DEPLOYMENT))})"
+    return f"fk.notebook({quoted(child.target)})"
 
 
 def _library(one: Node) -> bool:

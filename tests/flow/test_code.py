@@ -18,9 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowkit as fk
+from flowkit.family import gather
 from flowkit.flow import code, literal
 from flowkit.model import State
+from flowkit.notebooks import read
 from tests.flow.written import run
+from tests.notebooks_made import write
 
 
 def again(flow: fk.Flow) -> fk.Flow:
@@ -449,3 +452,26 @@ def test_code_to_graph_to_code_is_a_fixed_point(flow):
 
     assert told(copy) == told(flow)
     assert copy.to_python() == written
+
+
+def test_a_notebook_as_a_node_is_written_as_it_is_found_when_its_flow_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "clean.ipynb", "fk.result('rows', day)", parameters="day: int\nname: str = 'x'")
+    monkeypatch.chdir(tmp_path)
+    flow = fk.Flow("year")
+    flow.add(fk.notebook("clean.ipynb"), day="days", map="day", outputs=("rows",), retries=2)
+    flow.add(fk.notebook("clean.ipynb"), "first", inputs={"day": 1, "name": fk.value("it's")})
+    flow.add(fk.notebook(deployment="load"), "loaded")
+
+    text = flow.to_python()
+
+    assert text.splitlines()[-3:] == [
+        'flow.add(fk.notebook("clean.ipynb"), day="days", outputs="rows", map="day", retries=2)',
+        'flow.add(fk.notebook("clean.ipynb"), "first", inputs={"day": 1, "name": fk.value("it\'s")})',
+        'flow.add(fk.notebook(deployment="load"), "loaded")',
+    ]
+    assert again(flow).to_python() == text
+    family = gather(read(write(tmp_path / "year.ipynb", text)), tmp_path / "year.ipynb")
+    assert family is not None
+    assert list(family.tree) == ["clean.ipynb", "deployment:load"]
