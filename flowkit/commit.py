@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from flowkit.config import whole_environment
+
 #: Seconds after which a repository is too large, or too far away, to say so by the way.
 _PATIENCE = 5.0
 
@@ -15,6 +17,8 @@ def commit_of(notebook: Path) -> str | None:
     It ends with ``-dirty`` if a file in the folder, or below it, has been changed since. The notebook itself does not
     count: its snapshot says what it was, and running it changes its outputs.
     """
+    if not _may_be_in_a_repository(notebook.parent):
+        return None  # to have git say so takes as long as to submit a run
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch"]
     command += ["--untracked-files=no", "--", ".", f":(exclude,literal){notebook.name}"]
     try:
@@ -26,3 +30,11 @@ def commit_of(notebook: Path) -> str | None:
     if commit == "(initial)":
         return None
     return commit if all(line.startswith("#") for line in lines) else f"{commit}-dirty"
+
+
+def _may_be_in_a_repository(folder: Path) -> bool:
+    """Whether git would look for more; not whether it would find any good."""
+    if "GIT_DIR" in whole_environment():
+        return True
+    here = folder.resolve()
+    return any((one / ".git").exists() for one in (here, *here.parents))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -155,12 +156,15 @@ def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -
     env = os.environ if env is None else env
     named = [name.strip() for name in env.get("FLOWKIT_KERNEL_ENV", "").split(",")]
 
-    def given(name: str) -> bool:
-        usual = _matches(name, KERNEL_VARIABLES) and not _matches(name, _SECRET)
-        return (usual or _matches(name, named)) and not _matches(name, _NEVER)
-
     told = {RUN_FOLDER: str(run_folder), HTTP_ALLOW: env.get(HTTP_ALLOW, "")}
-    return {name: value for name, value in env.items() if given(name)} | told
+    return {name: value for name, value in env.items() if _given(name, *named)} | told
+
+
+@lru_cache(4096)  # it is asked of each variable for each run
+def _given(name: str, *named: str) -> bool:
+    """Whether a kernel gets the variable of that name, if those *named* are asked for by the worker's owner."""
+    usual = _matches(name, KERNEL_VARIABLES) and not _matches(name, _SECRET)
+    return (usual or _matches(name, named)) and not _matches(name, _NEVER)
 
 
 def environment_with(more: Mapping[str, str]) -> dict[str, str]:

@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "worker.provisioner": (*SHARED, "worker.served", "worker.zygote"),
     "worker.zygote": (
         *SHARED,
-        *(f"worker.{part}" for part in ("forked", "freshness", "kernels", "process", "served")),
+        *(f"worker.{part}" for part in ("forked", "freshness", "kernels", "process", "served", "usage")),
     ),
     "worker.executed": SHARED,
     "worker.outputs": (*SHARED, "worker.executed", "worker.process"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -130,3 +132,21 @@ def test_a_notebooks_commit_is_that_of_its_folder_and_dirty_by_the_files_beside_
 
     (tmp_path / "local.py").write_text("x = 2\n")
     assert commit_of(notebook) == git("rev-parse", "HEAD") + "-dirty"
+
+    with tempfile.TemporaryDirectory() as elsewhere:
+        (Path(elsewhere) / "linked").symlink_to(tmp_path)
+        assert commit_of(Path(elsewhere) / "linked" / notebook.name) == commit_of(notebook)
+
+
+def test_git_is_not_asked_of_a_notebook_that_is_in_no_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "git").write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    assert commit_of(write(tmp_path / "alone.ipynb", "1")) is None
+    assert not (tmp_path / "asked").exists()
+    (tmp_path / ".git").mkdir()
+    assert commit_of(tmp_path / "alone.ipynb") is None
+    assert (tmp_path / "asked").exists()

@@ -5,7 +5,8 @@ its place: number 1 of a namespace hears no signal for which it has no handler, 
 to wait for the children of others.
 
 It writes to the descriptor REPORT: a newline before it starts the kernel, and when that has ended its exit code
-(negative: its signal). SIGINT and SIGTERM go on to the kernel's process group; SIGHUP ends everything.
+(negative: its signal), with a newline after it if nothing of the kernel is left but this process. SIGINT and SIGTERM go
+on to the kernel's process group; SIGHUP ends everything.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main(isolation: str, report: int, command: list[str]) -> None:
 
 
 def keep(kernel: int, report: int, *, reaper: bool) -> None:
-    """Until the kernel, our child, has ended; then nothing of it is left."""
+    """Until the kernel, our child, has ended; when this process has too, nothing of it is left."""
     signal.signal(signal.SIGHUP, lambda *_: _kill(kernel, signal.SIGKILL))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _kill(-kernel, number))
@@ -45,7 +46,17 @@ def keep(kernel: int, report: int, *, reaper: bool) -> None:
         signal.signal(number, signal.SIG_IGN)
     if reaper:
         _kill_the_rest()
-    os.write(report, b"%d" % os.waitstatus_to_exitcode(status))
+    os.write(report, b"%d" % os.waitstatus_to_exitcode(status) + b"\n" * _nothing_left())
+
+
+def _nothing_left() -> bool:
+    """What the kernel has started is our child by now, or descends from one."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
 
 
 def _become(command: list[str]) -> None:

@@ -81,7 +81,8 @@ def build(options: Sequence[str]) -> tuple[_Kernel, IPKernelApp]:
     app.init_shell()
     if not own_extensions(app):
         app.init_extensions()
-    glob.glob(os.path.join(app.profile_dir.startup_dir, "*.py"))  # as init_code will
+    for kind in ("*.py", "*.ipy"):
+        glob.glob(os.path.join(app.profile_dir.startup_dir, kind))  # as init_code will
     return kernel, app
 
 
@@ -160,6 +161,7 @@ def become(kernel: _Kernel, app: IPKernelApp, known: set[str], talk_fd: int, str
     for stream in streams:
         stream.finish()
     publisher.finish()
+    talk.shutdown(socket.SHUT_WR)  # the process needs longer to be gone than it took to say all
     os._exit(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import select
@@ -108,6 +109,7 @@ class ForkedKernel(KernelProcess):
         self._exit.callback(self.kill)
         self._buffer = bytearray()
         self._speaks = 2  # sockets that are not closed
+        self._silent = False  # that of the kernel itself is
         self._shim = SimpleNamespace(session=self._session, shell_channel=SimpleNamespace(send=self._send))
         self._wake_reader, self._wake_writer = os.pipe()
         self._exit.callback(self._close_pipe)
@@ -116,7 +118,7 @@ class ForkedKernel(KernelProcess):
         fork.talk.setblocking(False)
         fork.stray.setblocking(False)
         self._sources = select.poll()
-        for source in (fork.talk.fileno(), fork.stray.fileno(), self._wake_reader, fork.pidfd):
+        for source in (fork.talk.fileno(), fork.stray.fileno(), self._wake_reader, fork.report):
             self._sources.register(source, select.POLLIN)
         order = json.dumps({"cwd": str(cwd), "env": environment(spec, env, fork.isolation)}).encode()
         with self._log.open("ab") as log:
@@ -132,7 +134,7 @@ class ForkedKernel(KernelProcess):
     def receive(self, timeout: float | None, *, unwanted: Callable[[str, str, int], bool]) -> Iterator[Message]:
         self._count_kills()
         if not self._whole() and self._speaks:
-            self._sources.poll(None if timeout is None else max(0, int(timeout * 1000) + 1))
+            self._sources.poll(None if timeout is None else math.ceil(1000 * max(0.0, timeout)))
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_reader, 4096)
         self._take_in()
@@ -157,6 +159,7 @@ class ForkedKernel(KernelProcess):
         with contextlib.suppress(KeyError):
             self._sources.unregister(closed.fileno())
             self._speaks -= 1
+            self._silent |= closed is self._fork.talk
 
     def _whole(self) -> bool:
         return len(self._buffer) >= _HEAD.size and _size(self._buffer, 0) is not None
@@ -239,25 +242,39 @@ class ForkedKernel(KernelProcess):
 
     @property
     def alive(self) -> bool:
-        return not self._reaped and not _readable(self._fork.pidfd)
+        return not self._reaped and not _readable(self._fork.report)
 
     def exits_within(self, seconds: float) -> bool:
+        return self._waits_until(lambda: not self.alive, seconds)
+
+    def falls_silent(self, seconds: float) -> bool:
+        return self._waits_until(lambda: self._silent or not self.alive, seconds)
+
+    def _waits_until(self, ended: Callable[[], bool], seconds: float) -> bool:
         until = time.monotonic() + seconds
         poller = select.poll()
-        poller.register(self._fork.pidfd, select.POLLIN)
+        poller.register(self._fork.report, select.POLLIN)
         poller.register(self._fork.talk, select.POLLIN)
-        while self.alive and (left := until - time.monotonic()) > 0:
+        while not ended() and (left := until - time.monotonic()) > 0:
             poller.poll(int(left * 1000) + 1)
-            if not self._take_in() and self.alive:  # the socket is closed, the process not yet gone
+            if not self._take_in() and not ended():  # the socket is closed, the process not yet gone
                 with contextlib.suppress(KeyError):
                     poller.unregister(self._fork.talk)
-        return not self.alive
+        return ended()
+
+    def _last_report(self) -> bytes:
+        """If nothing is left but its keeper, that is not waited for: it is ours, and about to end."""
+        if not _readable(self._fork.report):
+            return b""
+        with contextlib.suppress(KeyError):
+            self._sources.unregister(self._fork.report)  # tells nothing new, and would end every wait
+        return os.read(self._fork.report, 20)
 
     def _await_end(self) -> int:
         """Its keeper was its namespace's first process: when that has ended, so has all that was in there."""
         _readable(self._fork.pidfd, None)
         with contextlib.suppress(KeyError):
-            self._sources.unregister(self._fork.pidfd)
+            self._sources.unregister(self._fork.report)
         return -signal.SIGKILL  # if the keeper itself was killed, and so could tell nothing
 
 

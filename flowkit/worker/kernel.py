@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -103,7 +103,7 @@ def run_notebook(
     Args:
         on_events: gets the cells' events, their output, and what the kernel appended to its log; within 0.05 s for a
             change of a cell's state, about every 0.2 s for the rest.
-        on_last: gets what is left of them when the kernel is gone; None: ``on_events`` does.
+        on_last: gets what is left of them when the kernel has said all; None: ``on_events`` does.
         on_save: gets the whole document as JSON, about every second while it changes and less often if it is large.
             It says ``running`` until the last time.
     """
@@ -153,9 +153,9 @@ class _Execution:
     def run(self) -> Ending:
         executed, reporter = self._executed, self._reporter
         executed.begin(now())
-        with reporter:
+        with reporter, ExitStack() as living:  # a process takes its time to end: meanwhile the document is saved
             try:
-                ending = self._execute()
+                ending = self._execute(living)
             except SetupError as error:
                 ending = Ending(State.FAILED, Cause.SETUP, str(error))
             except Died as death:
@@ -168,7 +168,7 @@ class _Execution:
             reporter.finish()
         return ending
 
-    def _execute(self) -> Ending:
+    def _execute(self, living: ExitStack) -> Ending:
         order, executed = self._order, self._executed
         name = order.kernel or executed.kernel or kernels.DEFAULT
         spec = kernels.find(name)
@@ -179,37 +179,42 @@ class _Execution:
         place: _Place = {"cwd": order.cwd, "env": environment, "log": order.folder / "kernel.log"}
         forked, start = ZYGOTES.take(spec, **place)
         self._kernel = forked or KernelProcess(spec, **place)
-        with closing(self._kernel):
-            self._outputs = Outputs(executed, self._kernel.client, self._reporter.output)
-            self._stop.attach(self._kernel.wake)
-            self._reporter.alarm = self._kernel.wake
-            self._reporter.event(Event("kernel", epoch(), name, data=_circumstances(self._kernel, start)))
-            try:
-                with _SAMPLER.watching(
-                    self._kernel.pid,
-                    tell=self._used,
-                    limit=order.memory,
-                    exceeded=self._exceeded,
-                    forked=forked is not None,
-                ):
-                    try:
-                        self._run_cells(name, start.told)
-                        ending = Ending(State.SUCCEEDED)
-                    except _Ended as ended:
-                        if ended.ending.state is not State.PENDING:
-                            raise
-                        ending = ended.ending
-                self._kernel.request_shutdown()
-                if not self._kernel.exits_within(SHUTDOWN):
-                    self._kernel.terminate()
-                    self._kernel.exits_within(SHUTDOWN)
-                return ending
-            finally:
-                self._stop.attach(None)
-                self._reporter.alarm = lambda: None
+        living.callback(self._kernel.close)
+        self._outputs = Outputs(executed, self._kernel.client, self._reporter.output)
+        self._stop.attach(self._kernel.wake)
+        self._reporter.alarm = self._kernel.wake
+        self._reporter.event(Event("kernel", epoch(), name, data=_circumstances(self._kernel, start)))
+        leaves = False
+        try:
+            with _SAMPLER.watching(
+                self._kernel.pid,
+                tell=self._used,
+                limit=order.memory,
+                exceeded=self._exceeded,
+                rest=None if start.told is None else start.told.rest,
+            ):
+                try:
+                    self._run_cells(name, start.told)
+                    ending = Ending(State.SUCCEEDED)
+                except _Ended as ended:
+                    if ended.ending.state is not State.PENDING:
+                        raise
+                    ending = ended.ending
+            self._kernel.request_shutdown()
+            if not self._kernel.falls_silent(SHUTDOWN):
+                self._kernel.terminate()
+                self._kernel.exits_within(SHUTDOWN)
+            elif forked is not None:
+                leaves = True
+                living.callback(self._kernel.exits_within, SHUTDOWN)
+            return ending
+        finally:
+            self._stop.attach(None)
+            self._reporter.alarm = lambda: None
+            if not leaves:
                 self._kernel.kill()
-                self._drain()
-                self._outputs.finish()
+            self._drain(0.0 if leaves else 0.02)
+            self._outputs.finish()
 
     def _run_cells(self, name: str, told: Told | None) -> None:
         """*told*: what need not be asked of the kernel, nor waited for."""
@@ -357,9 +362,9 @@ class _Execution:
         """Both answered and through with its output. A lost "idle" must not hang a run."""
         return request in self._replies and (request in self._idle or time.monotonic() - self._heard > QUIET)
 
-    def _drain(self) -> None:
-        """Take in what a dead kernel had sent."""
-        while self._receive(0.02):
+    def _drain(self, timeout: float = 0.02) -> None:
+        """Take in what a kernel had sent that will send no more."""
+        while self._receive(timeout):
             pass
 
     def _failure(self, cell: Cell, reply: Mapping[str, Any], *, last: bool) -> Ending | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -32,6 +33,18 @@ _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _LINUX = Path("/proc/self/task").is_dir()
 
 
+class Rest(NamedTuple):
+    """The memory of a forked kernel that has done nothing yet, in bytes."""
+
+    share: int  #: with what it has in common with others counted in part
+    resident: int  #: all of it
+
+    @classmethod
+    def of(cls, keeper: int) -> Rest:
+        [_, kernel] = tree(keeper)
+        return cls(shared_out([kernel]), cost([kernel])[1])
+
+
 class Sampler:
     """Its thread starts with the first run that is watched. Callbacks come from it, and must not take long."""
 
@@ -48,16 +61,16 @@ class Sampler:
         tell: Callable[[Sequence[Point]], None],
         limit: int | None = None,
         exceeded: Callable[[int], None] = lambda _: None,
-        forked: bool = False,
+        rest: Rest | None = None,
     ) -> Iterator[None]:
         """
         Args:
             pid: of the process at the root of the tree.
             tell: gets the new points every few seconds, and at the end.
             limit: bytes; *exceeded* is told, once, how many are used beyond it.
-            forked: from a process that is none of the run's, with whose memory it has much in common.
+            rest: of what was forked from a process that is none of the run's, and has much memory in common with it.
         """
-        watch = _Watch(pid, tell, limit, exceeded, forked)
+        watch = _Watch(pid, tell, limit, exceeded, rest)
         with self._changed:
             self._watches.append(watch)
             if self._thread is None:
@@ -90,9 +103,9 @@ class _Watch:
         tell: Callable[[Sequence[Point]], None],
         limit: int | None,
         exceeded: Callable[[int], None],
-        forked: bool,
+        rest: Rest | None,
     ) -> None:
-        self._forked = forked
+        self._rest, self._looked = rest, False
         self._pid, self._tell, self._limit, self._exceeded = pid, tell, limit, exceeded
         self._lock = threading.Lock()
         self._began = self._point_began = time.monotonic()
@@ -106,6 +119,7 @@ class _Watch:
         with self._lock:
             if self._ended:
                 return
+            self._looked = True
             self._sample()
             now = time.monotonic()
             every = max(FIRST, (now - self._began) * SHARE)
@@ -133,7 +147,10 @@ class _Watch:
         self._cpu = max(self._cpu, cpu)  # less, if a process has ended that nobody waited for
         # What processes share is counted once in what takes long to ask; it matters only where something is forbidden.
         over = self._limit is not None and memory > self._limit
-        if self._forked or over:
+        if self._rest is not None and self._ended and not self._looked and len(pids) == 2:
+            # The run is waiting for this, which takes 4 ms if it is asked for: some tenth of the whole of it.
+            memory = self._rest.share + max(0, peak(pids[1]) - self._rest.resident)
+        elif self._rest is not None or over:
             memory = shared_out(pids)
         if over and self._limit is not None and memory > self._limit and not self._over:
             self._over = True
@@ -193,6 +210,15 @@ def shared_out(pids: Sequence[int]) -> int:
         except (OSError, StopIteration):
             total += cost([pid])[1]
     return total
+
+
+def peak(pid: int) -> int:
+    """The most bytes of memory that the process has held, with what it shares; 0 if it is gone."""
+    with suppress(OSError):
+        for line in _read(f"/proc/{pid}/status").splitlines():
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _read(path: str) -> bytes:

@@ -31,6 +31,7 @@ from flowkit.worker.forked import Fork, ForkedKernel
 from flowkit.worker.freshness import Loaded
 from flowkit.worker.process import NO_HISTORY, Died, Isolation, environment, interpreter
 from flowkit.worker.served import Connection, Served
+from flowkit.worker.usage import Rest
 
 log = logging.getLogger("flowkit.worker")
 
@@ -62,6 +63,7 @@ class Told:
 
     language: dict[str, Any]  #: as a kernel tells of itself
     packages: dict[str, Any]  #: of the event of that name
+    rest: Rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,7 +428,7 @@ class _Zygote:
         """Have a kernel say something. A run would fail by what is wrong with it."""
         if self._served:
             self.fork().close()  # which has said that it listens
-            return Told({}, {})
+            return Told({}, {}, Rest(0, 0))
         with tempfile.TemporaryDirectory() as folder:
             log, events = Path(folder) / "log", Path(folder) / "events"
             kernel = ForkedKernel(self.fork(), KernelSpec(), cwd=Path(folder), env=env, log=log)
@@ -441,10 +443,11 @@ class _Zygote:
                             about = message.body["content"]["language_info"]
                         if message.parent == request:
                             heard[message.type] = message.body["content"]
+                rest = Rest.of(kernel.pid)
                 kernel.kill()
                 if heard.get("stream", {}).get("text") != "42\n" or heard["execute_reply"]["status"] != "ok":
                     raise Unfit(f"its first kernel said nothing sensible ({kernel.death()}): {kernel.last_words()}")
-                return Told(about, json.loads(events.read_text())["data"])
+                return Told(about, json.loads(events.read_text())["data"], rest)
 
     def _last_words(self) -> str:
         self._words.seek(0)

@@ -28,6 +28,7 @@ from flowkit.errors import UsageError
 from flowkit.events import usage
 from flowkit.model import Cause, Ending, State
 from flowkit.worker import kernel, kernels
+from flowkit.worker import usage as watching
 from flowkit.worker.zygote import Unfit, Zygotes
 from tests.notebooks_made import write
 from tests.processes import eventually, worker
@@ -477,6 +478,28 @@ def test_memory_is_limited_and_told_without_what_is_the_zygotes(tmp_path: Path, 
     used = usage(small.events)
     assert used is not None
     assert 1_000_000 < used.peak_memory < 80_000_000
+
+
+def test_a_short_run_tells_the_most_it_held(
+    run: Callable[..., Execution], forked: Zygotes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "FIRST", 30.0)  # nobody looks before its end, however slow this machine is
+
+    used = usage(run("x = b'x' * 300_000_000\ndel x").events)
+
+    assert used is not None
+    assert 300_000_000 < used.peak_memory < 400_000_000
+
+
+def test_a_forks_daemon_is_gone_when_the_run_has_ended(
+    run: Callable[..., Execution], forked: Zygotes, tmp_path: Path
+) -> None:
+    run("import subprocess\nsubprocess.Popen(['sh', '-c', 'while :; do date +%s%N > beat; done'])\n")
+
+    beat = tmp_path / "beat"
+    before = beat.read_text() if beat.exists() else ""
+    time.sleep(0.1)
+    assert (beat.read_text() if beat.exists() else "") == before
 
 
 def test_a_short_notebook_takes_less_than_a_third_of_papermills_time(
