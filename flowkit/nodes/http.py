@@ -3,8 +3,6 @@
 What may pass is tried again with growing pauses: no connection, no answer in time, the statuses 408, 425, 429, 500,
 502, 503 and 504. If the server says when (``Retry-After``), that is when. In a worker's run only public addresses are
 connected to, and what ``FLOWKIT_HTTP_ALLOW`` names; each redirect is judged as well.
-
-httpx2 is Pydantic's continuation of httpx, which has had no release since December 2024.
 """
 
 from __future__ import annotations
@@ -20,6 +18,8 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 
+import httpcore2
+import httpx2
 import pandas as pd
 
 from flowkit.config import http_allowed
@@ -27,12 +27,6 @@ from flowkit.errors import Unavailable, UsageError
 from flowkit.flow.current import CALLED
 from flowkit.model import now
 from flowkit.nodes import addresses, places
-
-try:
-    import httpcore2
-    import httpx2
-except ImportError as missing:  # told by whoever opens the palette, too
-    raise UsageError('the HTTP nodes need httpx2; pip install "flowkit[http]"') from missing
 
 __all__ = ["download", "get", "paginate", "post"]
 

@@ -14,7 +14,7 @@ from flowkit.config import Config
 from flowkit.errors import Conflict, NotFound, Unavailable, UsageError
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 log = logging.getLogger("flowkit")
 
@@ -41,12 +41,12 @@ class Web:
             )
         if parts.scheme == "http" and not _here(parts.hostname):
             log.warning("the token goes to %s unencrypted; let FLOWKIT_API_URL begin with https://", parts.hostname)
-        import httpx  # late: 0.1 s, and who has a store imports this module and asks nobody
+        import httpx2  # late: 0.1 s, and who has a store imports this module and asks nobody
 
-        self._http = httpx.Client(
+        self._http = httpx2.Client(
             base_url=f"{self._url}/api/v1/",
             headers={"Authorization": f"Bearer {config.api_token}"},
-            timeout=httpx.Timeout(60.0, connect=5.0),
+            timeout=httpx2.Timeout(60.0, connect=5.0),
             trust_env=not _here(parts.hostname),  # no proxy knows who this machine is
         )
 
@@ -69,7 +69,7 @@ class Web:
         Args:
             again: it does no harm to ask twice, as it never does to look: an answer that was lost is asked for anew.
         """
-        import httpx
+        import httpx2
 
         content = None if body is None else _encoded(body)
         given = {} if content is None else {"Content-Type": "application/json"}
@@ -81,10 +81,10 @@ class Web:
                 answer = self._http.request(
                     method, path, params=asked, content=content, headers={**given, **(headers or {})}
                 )
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 trouble = Unavailable(f"no server answers at {self._url}: {_reason(error)}; check FLOWKIT_API_URL")
                 trouble.__cause__ = error
-                sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                sent = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
             else:
                 if answer.status_code not in (429, 502, 503, 504):
                     return self._answered(answer)
@@ -108,7 +108,7 @@ class Web:
                 break
         return found
 
-    def _answered(self, answer: httpx.Response) -> Any:
+    def _answered(self, answer: httpx2.Response) -> Any:
         status = answer.status_code
         if status == 401:
             raise UsageError(f"{self._url} does not let this token in (any more); check FLOWKIT_API_TOKEN")
@@ -126,11 +126,11 @@ class Web:
         kind = {404: NotFound, 409: Conflict}.get(status, UsageError if status < 500 else Unavailable)
         raise kind(detail)
 
-    def _told(self, answer: httpx.Response) -> dict[str, Any]:
+    def _told(self, answer: httpx2.Response) -> dict[str, Any]:
         told = self._json(answer)
         return told if isinstance(told, dict) else {}
 
-    def _json(self, answer: httpx.Response) -> Any:
+    def _json(self, answer: httpx2.Response) -> Any:
         if "json" not in answer.headers.get("content-type", ""):
             return None
         try:
@@ -146,10 +146,10 @@ def _here(host: str) -> bool:
         return False
 
 
-def _reason(error: httpx.HTTPError) -> str:
-    import httpx
+def _reason(error: httpx2.HTTPError) -> str:
+    import httpx2
 
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx2.TimeoutException):
         return "it takes too long"
     return str(error).partition("] ")[2] or str(error) or type(error).__name__
 

@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 from playwright.sync_api import sync_playwright
 from websockets.sync.client import connect
@@ -162,7 +162,7 @@ def browsers(url: str, cookie: str, questions: str, count: int) -> Iterator[Call
     heard = [0] * count
     with ExitStack() as stack:
         for place in range(count):
-            page = httpx.get(url, headers={"Cookie": cookie}, timeout=60).raise_for_status().text
+            page = httpx2.get(url, headers={"Cookie": cookie}, timeout=60).raise_for_status().text
             [token] = set(re.findall(r'"token":\s*"([^"]+)"', page))
             [model] = set(re.findall(r'"roots":\s*\{\s*"(\w+)"', page))
             ws = stack.enter_context(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
@@ -58,7 +58,7 @@ class Dashboard:
 
     def cookie(self) -> tuple[str, str]:
         """What the link becomes in a browser."""
-        answer = httpx.get(self.link)
+        answer = httpx2.get(self.link)
         assert answer.status_code == 303, answer.text
         [(name, value)] = answer.cookies.items()
         return name, value
@@ -66,7 +66,7 @@ class Dashboard:
     def get(self, path: str, secret: str) -> bytes:
         """As a program asks that has this token."""
         headers = {"Authorization": f"Bearer {secret}"}
-        return httpx.get(self.url.rstrip("/") + path, headers=headers, timeout=60).raise_for_status().content
+        return httpx2.get(self.url.rstrip("/") + path, headers=headers, timeout=60).raise_for_status().content
 
     def enter(self, context: BrowserContext) -> None:
         name, value = self.cookie()

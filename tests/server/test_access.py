@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount
@@ -407,8 +407,8 @@ def test_elsewhere_it_prints_no_link_and_answers_to_its_names(home: Path) -> Non
         port = dashboard.url.rstrip("/").rpartition(":")[2]
         url = f"http://127.0.0.1:{port}/api/v1/me"
         named = {"Host": f"flowkit.example:{port}"} | bearer(secret)
-        assert httpx.get(url, headers=named).json() == {"name": "anna", "role": "viewer"}
-        assert httpx.get(url, headers=bearer(secret)).status_code == 403
+        assert httpx2.get(url, headers=named).json() == {"name": "anna", "role": "viewer"}
+        assert httpx2.get(url, headers=bearer(secret)).status_code == 403
     finally:
         dashboard.stop()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import Browser, expect
 from websockets.sync.client import connect
@@ -52,7 +52,7 @@ def balanced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balanced]:
 
 def test_a_login_at_one_server_is_one_at_the_other(balanced: Balanced) -> None:
     url = balanced.between.url.rstrip("/")
-    with httpx.Client(base_url=url, timeout=60) as web:
+    with httpx2.Client(base_url=url, timeout=60) as web:
         ours = {"Origin": url, "X-Flowkit-Page": "1"}
         assert web.post("/login", data={"token": balanced.secret}, headers=ours).status_code == 303
         run = submit(balanced.store, deploy(balanced.store, "waits"))
@@ -75,7 +75,7 @@ def test_a_login_at_one_server_is_one_at_the_other(balanced: Balanced) -> None:
 
 
 def test_the_api_and_its_events_go_on_at_the_other_server(balanced: Balanced) -> None:
-    with httpx.Client(base_url=balanced.between.url, headers=balanced.bearer, timeout=60) as web:
+    with httpx2.Client(base_url=balanced.between.url, headers=balanced.bearer, timeout=60) as web:
         body = {"notebook": notebook("day", parameters="day: int = 1"), "path": "/home/anna/daily.ipynb"}
         assert [web.post("/api/v1/deployments", json=body).json()["new"] for _ in range(2)] == [True, False]
         key = {"Idempotency-Key": "today"}

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -35,7 +35,7 @@ class Served:
 
     def stream(self, after: str | None) -> Any:
         given = self.headers | ({"Last-Event-ID": after} if after else {})
-        return httpx.stream("GET", f"{self.url}api/v1/events", headers=given, timeout=60)
+        return httpx2.stream("GET", f"{self.url}api/v1/events", headers=given, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_what_is_open_ends_with_its_token(served: Served) -> None:
         login = secret("login")
         page = sockets.enter_context(dashboard_socket(served, login))
         headers = {"Authorization": f"Bearer {login}"}
-        with httpx.stream("GET", f"{served.url}api/v1/events", headers=headers, timeout=60) as answer:
+        with httpx2.stream("GET", f"{served.url}api/v1/events", headers=headers, timeout=60) as answer:
             served.store.revoke_token("revoked")
             served.store.revoke_token("login")
             for _ in answer.iter_lines():
@@ -139,7 +139,7 @@ def test_what_is_open_ends_with_its_token(served: Served) -> None:
 
 def dashboard_socket(served: Served, secret: str) -> connect:
     """As the page opens it in a browser."""
-    with httpx.Client(base_url=served.url) as web:
+    with httpx2.Client(base_url=served.url) as web:
         web.get("/", params={"token": secret})
         found = re.search(r'"token":"([^"]+)"', web.get("/").text)
         assert found is not None
@@ -167,7 +167,7 @@ def test_who_was_away_too_long_is_told(served: Served) -> None:
 
 
 def figures(served: Served) -> str:
-    return httpx.get(f"{served.url}metrics", headers=served.headers, timeout=60).text
+    return httpx2.get(f"{served.url}metrics", headers=served.headers, timeout=60).text
 
 
 def test_the_figures_count_what_is_and_what_happened(served: Served) -> None:
@@ -208,12 +208,12 @@ def _names(expression: str) -> list[str]:
 
 
 def test_it_lives_and_is_ready_until_the_store_is_gone(served: Served, tmp_path: Path) -> None:
-    assert httpx.get(f"{served.url}healthz").text == "ok\n"
-    assert httpx.get(f"{served.url}readyz", timeout=30).text == "ok\n"
+    assert httpx2.get(f"{served.url}healthz").text == "ok\n"
+    assert httpx2.get(f"{served.url}readyz", timeout=30).text == "ok\n"
     database = Path(str(served.store.url.database))
     database.rename(tmp_path / "away")
     try:
-        assert httpx.get(f"{served.url}readyz", timeout=30).status_code == 503
-        assert httpx.get(f"{served.url}healthz").status_code == 200
+        assert httpx2.get(f"{served.url}readyz", timeout=30).status_code == 503
+        assert httpx2.get(f"{served.url}healthz").status_code == 200
     finally:
         (tmp_path / "away").rename(database)

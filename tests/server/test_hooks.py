@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from click.testing import CliRunner
 
@@ -52,8 +52,8 @@ def call(dashboard: Dashboard, secret: str, body: bytes, *, at: float | None = N
     return send(dashboard, f"t={second},v1={signature}", body, to=to)
 
 
-def send(dashboard: Dashboard, signature: str, body: bytes, *, to: str = "flight_delays") -> httpx.Response:
-    return httpx.post(f"{dashboard.url}api/v1/hooks/{to}", headers={"Flowkit-Signature": signature}, content=body)
+def send(dashboard: Dashboard, signature: str, body: bytes, *, to: str = "flight_delays") -> httpx2.Response:
+    return httpx2.post(f"{dashboard.url}api/v1/hooks/{to}", headers={"Flowkit-Signature": signature}, content=body)
 
 
 def test_the_lines_of_the_documents_run_a_deployment(dashboard: Dashboard, secret: str) -> None:
