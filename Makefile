@@ -39,9 +39,10 @@ format: .venv/.test ## rewrite the code in the project's format
 bench: .venv/.bench ## measure against peers and the floor, within MINUTES; broken off, it goes on where it was
 	@$(BIN)/python -m tests.bench --minutes $(or $(MINUTES),60)
 
-soak: .venv/.test ## inject every fault of the table for MINUTES, and print it filled in; walk all zones; fuzz the API
+soak: .venv/.test ## inject every fault of the table for MINUTES, and print it filled in; look for leaks; walk all zones; fuzz the API
 	@$(BIN)/python -m tests.chaos $(or $(MINUTES),10)
 	@$(BIN)/python -m tests.worker.kills $(or $(KILLS),100)
+	@$(BIN)/python -m tests.worker.leaks 1000 200
 	@$(BIN)/python -m tests.zones
 	@$(BIN)/python -m tests.server.fuzz 300
 

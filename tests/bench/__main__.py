@@ -18,10 +18,21 @@ ROOT = Path(__file__).parent.parent.parent
 KEPT = ROOT / ".bench"
 
 #: In this order; those that take the longest are last.
-BENCHES = ("nodes", "graph", "notebooks", "checkpoints", "throughput", "schedules", "history", "pages", "files")
+BENCHES = (
+    "nodes",
+    "graph",
+    "notebooks",
+    "checkpoints",
+    "throughput",
+    "schedules",
+    "history",
+    "pages",
+    "files",
+    "peers",
+)
 
 #: Of which the first argument is the minutes they may take.
-TOLD = ("notebooks",)
+TOLD = ("notebooks", "peers")
 
 
 def main() -> int:

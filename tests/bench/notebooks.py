@@ -102,7 +102,7 @@ def main(minutes: float = 10.0) -> None:
 def idle(home: Path, **environment: str) -> Iterator[tuple[Client, int]]:
     """A client of a worker of its own that runs four at once, and that worker's pid."""
     with (
-        worker("--concurrency", 4, FLOWKIT_HOME=str(home), **environment) as process,
+        worker("--concurrency", 4, mute=True, FLOWKIT_HOME=str(home), **environment) as process,
         Client(Config.from_env({"FLOWKIT_HOME": str(home)})) as client,
     ):
         yield client, process.pid
