@@ -130,6 +130,9 @@ class Policy:
     kernel: str | None = None  #: kernel name; None: what the notebook names, or the default
     max_concurrent: int | None = None  #: of the deployment's runs at once, as its newest version says; None: any number
     rate: str | None = None  #: of the deployment's runs that start, such as ``30/minute``; likewise
+    hosts: str | None = (
+        None  #: of what the worker's FLOWKIT_HTTP_ALLOW names, HTTP nodes reach no more; None: all of it
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +239,7 @@ class Deployment:
             "kernel": self.policy.kernel,
             "max_concurrent": self.policy.max_concurrent,
             "rate": self.policy.rate,
+            "hosts": self.policy.hosts,
             "keep_succeeded": self.keep_succeeded,
             "keep_failed": self.keep_failed,
             "paused": self.paused,
@@ -428,6 +432,7 @@ class CurrentRun:
     notebook: str
     scheduled_for: datetime | None = None  #: aware, in the schedule's zone
     zone: str = "UTC"
+    hosts: str | None = None  #: as its policy has it
 
     @classmethod
     def of(cls, run: Run) -> CurrentRun:
@@ -439,10 +444,13 @@ class CurrentRun:
             notebook=run.notebook,
             scheduled_for=run.scheduled_for and _in_zone(run.scheduled_for, run.zone),
             zone=run.zone,
+            hosts=run.policy.hosts,
         )
 
     def to_json(self) -> str:
-        names = ("id", "key", "attempt", "deployment", "notebook", "zone")
+        names = ["id", "key", "attempt", "deployment", "notebook", "zone"]
+        if self.hosts is not None:  # which an older flowkit of the kernel's does not know
+            names.append("hosts")
         return json.dumps({name: getattr(self, name) for name in names} | {"scheduled_for": iso(self.scheduled_for)})
 
     @classmethod

@@ -37,6 +37,15 @@ from flowkit.worker.timing import schedule as asked
 @policy_options
 @click.option("--max-concurrent", type=int, help="So many of its runs at once, over all workers.")
 @click.option("--rate", help="So many of its runs start, as in 30/minute.")
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    callback=lambda _, __, hosts: ",".join(hosts) or None,
+    help="Of those in the worker's FLOWKIT_HTTP_ALLOW, let its HTTP nodes reach only this; again for more. "
+    "[default: all of them]",
+)
 @click.option("--keep-succeeded", type=int, default=KEEP_SUCCEEDED, show_default=True, help="Runs to keep.")
 @click.option("--keep-failed", type=int, default=KEEP_FAILED, show_default=True, help="Runs to keep.")
 @as_json

@@ -60,7 +60,8 @@ def deploy(
         overlap: while an earlier run of the schedule has not ended, a firing does not run (``"skip"``), waits
             (``"queue"``, the default where all is caught up), cancels it (``"cancel-running"``) or runs (``"allow"``).
         policy: ``queue``, ``priority``, ``retries``, ``backoff``, ``timeout`` and ``cell_timeout`` (seconds),
-            ``memory`` (bytes), ``kernel``, ``max_concurrent``, ``rate`` (such as ``"30/minute"``).
+            ``memory`` (bytes), ``kernel``, ``max_concurrent``, ``rate`` (such as ``"30/minute"``),
+            ``hosts`` (of those in the worker's FLOWKIT_HTTP_ALLOW, as in ``"crm.internal,10.1.0.0/16"``).
     """
     current = current_run()
     if current is not None:

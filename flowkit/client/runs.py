@@ -39,8 +39,8 @@ class Runs(Targets, Reading):
             name: what it is called, if not as its deployment or notebook.
             policy: fields of ``Policy`` that differ from the deployment's.
         """
-        if shared := sorted({"max_concurrent", "rate"} & (policy or {}).keys()):
-            raise UsageError(f"{shared[0]} limits all runs of a deployment; deploy it with that, or leave it out")
+        if shared := sorted({"hosts", "max_concurrent", "rate"} & (policy or {}).keys()):
+            raise UsageError(f"{shared[0]} holds for all runs of a deployment; deploy it with that, or leave it out")
         deployment, text, family = self._target(target, parameters or {}, policy or {})
         return self._submit(deployment, text, family, key=key, name=name)
 

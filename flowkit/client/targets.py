@@ -21,6 +21,9 @@ from flowkit.worker import kernels
 NAME = re.compile(r"\w[\w .-]{0,99}")
 NAMING = "use letters, digits, blanks, '.', '-' and '_'"
 
+#: As in FLOWKIT_HTTP_ALLOW; ``*`` is everything there.
+HOST = re.compile(r"\*|[\w*][\w.*-]*(/\d+)?(:\d+)?|\[?[0-9a-f:.]+(/\d+)?\]?(:\d+)?")
+
 #: What each number of a policy may be. The upper ends only keep what comes of them within a calendar.
 POSSIBLE = {
     "priority": (-1_000_000, 1_000_000),
@@ -118,12 +121,25 @@ class Targets(Connection):
             given = getattr(policy, name)
             if given is not None and not least <= given <= most:
                 raise UsageError(f"{name} cannot be {given:g}; it is a number from {least:g} to {most:g}")
+        if policy.hosts is not None:
+            policy = replace(policy, hosts=_hosts(policy.hosts))
         if policy.rate is not None:
             policy = replace(policy, rate=str(Rate.parse(policy.rate)))
         if self.config.embedded:
             # Its worker is this machine: a kernel missing here is missing there. On many machines only the run knows.
             kernels.find(policy.kernel or notebook.kernel)
         return policy
+
+
+def _hosts(text: str) -> str:
+    found = [one.strip().lower() for one in text.split(",")]
+    for one in found:
+        if not HOST.fullmatch(one):
+            raise UsageError(
+                f"{one!r} is no host; give a name, an address or a network, and a port if one is meant: crm.internal, "
+                "*.internal, 10.1.0.0/16, localhost:8080"
+            )
+    return ",".join(found)
 
 
 def alone(notebook: Notebook) -> Family | None:

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from flowkit.config import http_allowed
 from flowkit.errors import AddressRefused
+from flowkit.flow.current import current_run
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+WORKER, DEPLOYMENT = "worker", "deployment"
+
+_REFUSED = {
+    WORKER: "an HTTP node of a worker does not connect to; if it is meant, add it to the worker's FLOWKIT_HTTP_ALLOW",
+    DEPLOYMENT: "is not among the hosts that this deployment was given; if it is meant, deploy it with --allow-host",
+}
 
 _NAT64 = [ipaddress.ip_network(block) for block in ("64:ff9b::/96", "64:ff9b:1::/48")]
 _COMPATIBLE = ipaddress.ip_network("::/96")
@@ -27,12 +36,24 @@ _GLOBAL = ipaddress.ip_network("2000::/3")
 _RESERVED = [ipaddress.ip_network(block) for block in ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")]
 
 
-def resolve(host: str, port: int, allowed: Sequence[str] | None) -> list[str]:
+#: What may be reached although it is not public: ``crm.internal``, ``*.internal``, ``10.1.0.0/16``, each also with
+#: ``:8080`` behind it, an IPv6 address then in brackets; ``*``: everything.
+Allowed = Sequence[str]
+
+
+def allowed() -> dict[str, Allowed]:
+    """Whose list -> what it allows. All of them have to name an address; without any, nothing is judged."""
+    run = current_run()
+    own = run.hosts.split(",") if run is not None and run.hosts is not None else None
+    found = {WORKER: http_allowed(), DEPLOYMENT: own}
+    return {whose: one for whose, one in found.items() if one is not None}
+
+
+def resolve(host: str, port: int, allowed: Mapping[str, Allowed]) -> list[str]:
     """The addresses of *host*, each of which may be connected to.
 
     Args:
-        allowed: what may be reached although it is not public: ``crm.internal``, ``*.internal``, ``10.1.0.0/16``,
-            each also with ``:8080`` behind it, an IPv6 address then in brackets; ``*``: everything. None: as ``*``.
+        allowed: as ``allowed()`` gives it.
 
     Raises:
         AddressRefused: one of its addresses is neither public nor allowed.
@@ -40,16 +61,12 @@ def resolve(host: str, port: int, allowed: Sequence[str] | None) -> list[str]:
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     given = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    if allowed is None or _named(host, port, allowed):
-        return given
-    for address in given:
-        # One is enough: whoever answers for the name chooses which of them is tried first.
-        if (kind := _kind(address)) and not _listed(address, port, allowed):
-            what = address if address == host else f"{host} is {address}, and that"
-            raise AddressRefused(
-                f"{what} is {kind}, which an HTTP node of a worker does not connect to; if it is meant, add it to the "
-                f"worker's FLOWKIT_HTTP_ALLOW"
-            )
+    for whose, one in allowed.items():
+        for address in () if _named(host, port, one) else given:
+            # One is enough: whoever answers for the name chooses which of them is tried first.
+            if (kind := _kind(address)) and not _listed(address, port, one):
+                what = address if address == host else f"{host} is {address}, and that"
+                raise AddressRefused(f"{what} is {kind}, which {_REFUSED[whose]}")
     return given
 
 

@@ -22,7 +22,6 @@ import httpcore2
 import httpx2
 import pandas as pd
 
-from flowkit.config import http_allowed
 from flowkit.errors import Unavailable, UsageError
 from flowkit.flow.current import CALLED
 from flowkit.model import now
@@ -200,11 +199,11 @@ class _Session:
                 raise UsageError(f"{name} is {value!r}; it must be above 0")
         self._timeout, self._attempts, self._again = within, attempts, again
         self._headers = dict(headers or {})
-        self._network = _Network(http_allowed())
+        self._network = _Network(addresses.allowed())
 
     def __enter__(self) -> _Session:
         # A proxy would connect to what it resolves itself, so none is used where addresses are judged.
-        self._client = httpx2.Client(verify=_trust(), trust_env=self._network.allowed is None, timeout=self._timeout)
+        self._client = httpx2.Client(verify=_trust(), trust_env=not self._network.allowed, timeout=self._timeout)
         self._client.headers["User-Agent"] = "flowkit"
         # httpx2 hands no network backend on, which httpcore2 documents as the place to choose whom to connect to.
         pool = httpcore2.ConnectionPool(ssl_context=_trust(), network_backend=self._network)
@@ -286,7 +285,7 @@ class _Session:
 class _Network(httpcore2.SyncBackend):
     """Connects only where it may, and gives up when the attempt's time is over, however slowly bytes come."""
 
-    def __init__(self, allowed: tuple[str, ...] | None) -> None:
+    def __init__(self, allowed: Mapping[str, addresses.Allowed]) -> None:
         self.allowed = allowed
         self.until = float("inf")  #: by the monotonic clock
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from flowkit.config import http_allowed
 from flowkit.errors import Unavailable, UsageError
 from flowkit.nodes import addresses
 
@@ -56,8 +55,8 @@ def _judge(place: Any) -> None:
 
     Only of services that anybody can run: of others, what stands there is a token, which no resolver may see.
     """
-    allowed = http_allowed()
-    if allowed is not None and any("{host}" in template for template in place.templates):
+    allowed = addresses.allowed()
+    if allowed and any("{host}" in template for template in place.templates):
         try:
             addresses.resolve(place.host, place.port or 443, allowed)
         except OSError as error:

@@ -115,8 +115,8 @@ class Remote:
     ) -> Run:
         """As ``Client.submit``. With no key of the caller's it has one of its own, so that it can be asked again."""
         body = {"parameters": dict(parameters or {}), "policy": dict(policy or {})}
-        if shared := sorted({"max_concurrent", "rate"} & body["policy"].keys()):
-            raise UsageError(f"{shared[0]} limits all runs of a deployment; deploy it with that, or leave it out")
+        if shared := sorted({"hosts", "max_concurrent", "rate"} & body["policy"].keys()):
+            raise UsageError(f"{shared[0]} holds for all runs of a deployment; deploy it with that, or leave it out")
         headers = {"Idempotency-Key": key or new_id()}
         if notebooks.is_path(target):
             return to_run(self._web.ask("POST", "notebook-runs", _file(target) | body, again=True, headers=headers))

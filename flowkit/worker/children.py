@@ -91,7 +91,7 @@ class Children:
             notebook=str((Path(self._run.notebook).parent / name).absolute()),
             snapshot=self._family.tree[name]["snapshot"],
             # Claimed before what waits already, so that trees go depth first.
-            policy=Policy(queue=policy.queue, priority=policy.priority + 1, memory=policy.memory),
+            policy=Policy(queue=policy.queue, priority=policy.priority + 1, memory=policy.memory, hosts=policy.hosts),
             commit=self._run.commit,
             family=below.digest if below else None,
         )

@@ -18,12 +18,18 @@ import pandas as pd
 import pytest
 
 import flowkit as fk
-from flowkit.config import http_allowed, kernel_environment
+from flowkit.client import Client
+from flowkit.config import Config, http_allowed, kernel_environment
 from flowkit.errors import AddressRefused, Unavailable, UsageError
-from flowkit.model import now
+from flowkit.model import CurrentRun, Policy, now
 from flowkit.nodes import addresses, http
+from tests.notebooks_made import write
+from tests.processes import answer, flowkit, worker
 from tests.web import Answer, Asked, web
 from tests.worker.execution import current
+
+#: A worker whose setting names nothing.
+NONE: dict[str, addresses.Allowed] = {addresses.WORKER: ()}
 
 SOON = {"Retry-After": "0"}
 
@@ -273,12 +279,12 @@ REFUSED = [
 @pytest.mark.parametrize("host", REFUSED)
 def test_an_address_that_is_not_public_is_refused_however_it_is_written(host):
     with pytest.raises(AddressRefused):
-        addresses.resolve(host, 80, ())
+        addresses.resolve(host, 80, NONE)
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_a_public_address_is_not(host):
-    assert len(addresses.resolve(host, 443, ())) == 1
+    assert len(addresses.resolve(host, 443, NONE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -301,7 +307,7 @@ def test_a_public_address_is_not(host):
 )
 def test_what_the_list_names_may_be_connected_to(allowed, host, port, passes, monkeypatch):
     monkeypatch.setenv("FLOWKIT_HTTP_ALLOW", f"crm.example, {allowed}")
-    listed = http_allowed()
+    listed = addresses.allowed()
 
     if passes:
         assert addresses.resolve(host, port, listed)
@@ -329,6 +335,47 @@ def test_a_refusal_says_what_the_name_is_and_where_to_allow_it(monkeypatch):
         "to the worker's FLOWKIT_HTTP_ALLOW"
     )
     assert server.asked == []
+
+
+def test_a_deployment_is_held_to_those_of_its_workers_hosts_that_it_was_given(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with web(lambda asked: (200, {}, "here")) as server:
+        cell = f"from flowkit.nodes import http\nprint(http.get('{server.url}'))"
+        other = str(write(tmp_path / "other.ipynb", cell))
+        monkeypatch.setenv("FLOWKIT_HTTP_ALLOW", "127.0.0.0/8")
+        assert answer("deploy", other, "--allow-host", "CRM.internal", "--allow-host", "127.0.0.2")["hosts"] == (
+            "crm.internal,127.0.0.2"
+        )
+        own = str(write(tmp_path / "own.ipynb", cell))
+        answer("deploy", own, "--allow-host", f"127.0.0.1:{server.port}")
+        with worker():
+            refused = flowkit("run", "other", "--wait", "--json")
+            reached = answer("run", "own", "--wait")
+
+    error = json.loads(refused.stdout)["error"]
+    assert "127.0.0.1 is this machine itself, which is not among the hosts that this deployment was given" in error
+    assert error.endswith("if it is meant, deploy it with --allow-host")
+    assert reached["state"] == "succeeded"
+    assert len(server.asked) == 1
+
+
+def test_a_deployment_gets_no_host_that_its_worker_does_not_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWKIT_HTTP_ALLOW", "10.0.0.0/8")
+    asked = CurrentRun(id="r", key="r", attempt=1, deployment="x", notebook="x.ipynb", hosts="*")
+    monkeypatch.setattr(addresses, "current_run", lambda: CurrentRun.from_json(asked.to_json()))
+
+    assert addresses.resolve("10.0.0.1", 80, addresses.allowed())
+    with pytest.raises(AddressRefused, match="add it to the worker's FLOWKIT_HTTP_ALLOW"):
+        addresses.resolve("127.0.0.1", 80, addresses.allowed())
+    monkeypatch.setenv("FLOWKIT_HTTP_ALLOW", "*")
+    assert addresses.resolve("127.0.0.1", 80, addresses.allowed())
+
+
+@pytest.mark.parametrize("host", ["https://crm.internal", "", "two words", "crm.internal/path"])
+def test_what_is_no_host_cannot_be_given_to_a_deployment(host: str, home: Path, tmp_path: Path) -> None:
+    with Client(Config.from_env()) as client, pytest.raises(UsageError, match="is no host; give a name"):
+        client.deploy(write(tmp_path / "x.ipynb", "1"), policy=Policy(hosts=host))
 
 
 LED_ASTRAY = [http.get, lambda url: http.post(url, {}), http.paginate, lambda url: http.download(url, "memory://x")]
@@ -376,7 +423,7 @@ def test_one_address_of_a_name_that_is_refused_refuses_the_name(monkeypatch):
         lambda host, *args, **kw: system("8.8.8.8", *args, **kw) + system("10.0.0.1", *args, **kw),
     )
     with pytest.raises(AddressRefused, match=r"both\.test is 10\.0\.0\.1"):
-        addresses.resolve("both.test", 80, ())
+        addresses.resolve("both.test", 80, NONE)
 
 
 def test_another_host_is_not_told_what_was_meant_for_the_first():

@@ -33,6 +33,7 @@ class PolicyBody(Body):
 class DeploymentPolicyBody(PolicyBody):
     max_concurrent: Whole | None = None
     rate: Annotated[str | None, Field(max_length=50, examples=["30/minute"])] = None
+    hosts: Annotated[str | None, Field(max_length=4096, examples=["crm.internal,10.1.0.0/16"])] = None
 
 
 class DeploymentBody(Body):
