@@ -461,6 +461,8 @@ def _behaviours(budget: Budget, one: Callable[[Path, str], orphans.Ended]) -> Fi
                 figures.done += 1
                 figures.times.append(ended.seconds)
                 figures.unexpected += len(ended.left)
+                if ended.left:
+                    figures.notes.append(f"left after {ended.seconds:.1f} s, {ended.ending.state}: {ended.left}")
     return figures
 
 

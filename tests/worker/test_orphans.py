@@ -41,7 +41,8 @@ READY = """
 import os, signal, subprocess, sys, time
 folder = os.environ["FLOWKIT_RUN_FOLDER"]
 def ready():
-    open(folder + "/namespace", "w").write(os.readlink("/proc/self/ns/pid"))
+    here = os.readlink("/proc/self/ns/pid")
+    open(folder + "/namespace", "w").write(f"{here} {time.clock_gettime(time.CLOCK_BOOTTIME)}")
     open(folder + "/ready", "w").close()
 """
 
@@ -160,20 +161,28 @@ def resist(folder: Path, behaviour: str, *, timeout: float | None = None, stop: 
 def left_of(folder: Path) -> list[str]:
     """The command of every process that belongs to the run of that folder."""
     told = folder / "namespace"
-    namespace = told.read_text() if told.exists() else ""
+    namespace, at = told.read_text().split() if told.exists() else ("", "0")
     if namespace == os.readlink("/proc/self/ns/pid"):
         namespace = ""
     mark, found = str(folder).encode(), []
+    inside: list[tuple[float, str]] = []  # of the namespace: when it began, in seconds since the machine did
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 command = (entry / "cmdline").read_bytes()
                 whole = (entry / "environ").read_bytes() + command + b"\0"
                 places = os.readlink(entry / "cwd"), os.readlink(entry / "ns" / "pid")
-                if mark + b"\0" in whole or str(folder) == places[0] or namespace == places[1]:
-                    found.append(command.replace(b"\0", b" ").decode(errors="replace")[:100])
+                shown = command.replace(b"\0", b" ").decode(errors="replace")[:100]
+                if mark + b"\0" in whole or str(folder) == places[0]:
+                    found.append(shown)
+                elif namespace == places[1]:
+                    began = (entry / "stat").read_text().rpartition(")")[2].split()[19]
+                    inside.append((int(began) / os.sysconf("SC_CLK_TCK"), shown))
             except OSError:  # it has ended
                 pass
+    # A namespace is as old as its first process; a younger one has but got the number of the run's, which is gone.
+    if inside and min(inside)[0] <= float(at):
+        found += [shown for _, shown in inside]
     beats = folder / "beats"
     if beats.exists():
         before = beats.stat().st_size
