@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "flow": (*SHARED, "flow"),
     # They run in the kernel, which has no store and no worker; of the flow they know only which node is being called.
     "nodes": (*SHARED, "flow.current", "nodes.addresses", "nodes.frames", "nodes.places"),
-    "nodes.wait": (*SHARED, "flow.current", "nodes.places", "nodes.sql"),
+    # And what it asks its worker by, for a run that it waits for.
+    "nodes.wait": (*SHARED, "flow.current", "flow.desk", "nodes.places", "nodes.sql"),
     "nodes.table": (*SHARED, "flow.schema", "nodes.expressions", "nodes.frames"),
     # Scripts, for a Python that may have no flowkit: they import each other by path, if at all.
     "kernel": (),
@@ -69,6 +70,7 @@ MAY_IMPORT = {
     "worker.results": (*SHARED, "store"),
     "worker.broker": SHARED,
     "worker.limits": (*SHARED, "store"),
+    "worker.waits": (*SHARED, "store"),
     "worker.children": (*SHARED, "store"),
     "worker.alone": (*SHARED, "worker.kernel"),
     "worker.secrets": SHARED,
@@ -82,6 +84,7 @@ MAY_IMPORT = {
         "worker.kernel",
         "worker.limits",
         "worker.results",
+        "worker.waits",
         "worker.secrets",
     ),
     "history": (*SHARED, "store"),

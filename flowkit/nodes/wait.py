@@ -1,22 +1,27 @@
-"""Wait until something is there: a file, a row, an instant. While it waits, a node holds one of its flow's threads.
+"""Wait until something is there: a file, a row, an instant, a run of another deployment.
 
-A run of another deployment cannot be waited for: a kernel has no credentials of flowkit's store. Let that run write a
-file or a row at its end, and wait for that.
+While it waits, a node holds one of its flow's threads, and its run a place at its worker.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from flowkit.config import Config
 from flowkit.errors import Unavailable, UsageError
 from flowkit.flow.current import given_up
+from flowkit.flow.desk import Desk, at_hand
 from flowkit.model import now
 from flowkit.nodes import places, sql
 
-__all__ = ["file", "instant", "row"]
+__all__ = ["file", "instant", "row", "run"]
+
+#: Characters of a question to the worker: a pipe keeps a line of that length whole.
+LONGEST = 3500
 
 
 def file(path: str, *, within: float = 3600.0, every: float = 5.0) -> list[str]:
@@ -68,15 +73,80 @@ def instant(at: datetime | str) -> datetime:
     Raises:
         UsageError: it has no offset, so that it is another instant on another machine.
     """
+    due = _instant(at)
+    # In pieces: a machine that was asleep, or whose clock was set, is right again within a minute.
+    while (left := (due - now()).total_seconds()) > 0 and not given_up():
+        time.sleep(min(left, 60.0))
+    return due
+
+
+def run(
+    deployment: str,
+    *,
+    since: datetime | str | None = None,
+    firing: datetime | str | None = None,
+    values: dict[str, Any] | None = None,
+    within: float = 3600.0,
+    every: float = 5.0,
+) -> dict[str, Any]:
+    """Wait until a run of another deployment has succeeded, and return the newest: its id, scheduled_for and finished.
+
+    In a worker's run only: the worker looks, since a kernel has no credentials of flowkit's store. Which run is meant
+    is said by one of these three, or several; of the deployment's newest 1,000 runs.
+
+    Args:
+        since: submitted then or later; aware, or ISO 8601 with an offset.
+        firing: of its schedule, as ``scheduled_for`` of the run that waits: ``fk.current_run().scheduled_for``.
+        values: parameters that it was given, as in ``{"day": "2013-07-01"}``.
+        within: seconds after which it is given up.
+        every: seconds between two looks.
+
+    Raises:
+        UsageError: there is no such deployment, or nobody to ask.
+        Unavailable: none succeeded in time; it says how the newest of those that are meant stands.
+    """
+    if since is None and firing is None and not values:
+        raise UsageError(f"which run of {deployment!r} is meant? say by since=, firing= or values=")
+    question: dict[str, Any] = {"awaited": deployment, "values": values or {}}
+    for name, at in (("since", since), ("firing", firing)):
+        question[name] = None if at is None else _instant(at).isoformat()
+    try:
+        length = len(json.dumps(question))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"values= must be what parameters can be: {error}") from error
+    if length > LONGEST:
+        raise UsageError(f"values= is longer than {LONGEST} characters; name fewer parameters")
+    folder = Config.from_env().run_folder
+    if folder is None or not at_hand(folder):
+        raise UsageError(
+            f"only a worker can look for runs of {deployment!r}; submit this notebook: flowkit run NOTEBOOK"
+        )
+    missing = f"no run of {deployment!r} that is meant has succeeded"
+    desk = Desk(folder)
+
+    def look() -> dict[str, Any] | None:
+        answer = desk.ask(question)
+        if "refused" in answer:
+            raise UsageError(str(answer["refused"]))
+        if "newest" in answer:
+            raise Unavailable(f"{missing}; {answer['newest']}")
+        found: dict[str, Any] | None = answer.get("run")
+        return found
+
+    try:
+        awaited: dict[str, Any] = _until(look, missing, within, every)
+    finally:
+        desk.close()
+    return awaited
+
+
+def _instant(at: datetime | str) -> datetime:
     try:
         due = datetime.fromisoformat(at) if isinstance(at, str) else at
     except ValueError as error:
         raise UsageError(f"{at!r} is no instant: {error}; write it as in 2013-07-01T06:00+02:00") from error
     if due.tzinfo is None:
         raise UsageError(f"{at} has no offset, so it is another instant elsewhere; write {due.isoformat()}+00:00, say")
-    # In pieces: a machine that was asleep, or whose clock was set, is right again within a minute.
-    while (left := (due - now()).total_seconds()) > 0 and not given_up():
-        time.sleep(min(left, 60.0))
     return due
 
 

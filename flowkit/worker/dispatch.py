@@ -24,7 +24,7 @@ from flowkit.events import Event
 from flowkit.model import Cause, CurrentRun, Deployment, Ending, Plan, Run, State, Worker, now
 from flowkit.redaction import Redaction
 from flowkit.store import MAX_CRASHES, Store
-from flowkit.worker import cron
+from flowkit.worker import cron, waits
 from flowkit.worker.children import Children
 from flowkit.worker.executed import mark_crashed
 from flowkit.worker.kernel import Order, Stop, run_notebook
@@ -271,6 +271,8 @@ class Dispatcher:
             return nullcontext()
 
         def answer(question: dict[str, Any]) -> dict[str, Any] | None:
+            if "awaited" in question:
+                return waits.answer(self._store, question)
             # What went wrong with a limited call is the notebook's word, and stored.
             return keeper.answer(question) if "secret" in question else limiter.answer(keeper.redacted(question))
 

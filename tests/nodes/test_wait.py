@@ -13,10 +13,14 @@ import pandas as pd
 import pytest
 
 import flowkit as fk
+from flowkit.client import Client
+from flowkit.config import Config
 from flowkit.errors import AddressRefused, Unavailable, UsageError
-from flowkit.model import now
+from flowkit.model import Run, State, now
 from flowkit.nodes import notify, shell, sql, wait
-from tests.processes import eventually
+from flowkit.worker import waits
+from tests.notebooks_made import write
+from tests.processes import eventually, worker
 from tests.web import web
 
 
@@ -54,6 +58,62 @@ def test_an_instant_is_waited_for_and_has_to_be_one():
         wait.instant("2013-07-01T06:00")
     with pytest.raises(UsageError, match="is no instant"):
         wait.instant("tomorrow")
+
+
+REPORT = """
+from flowkit.nodes import wait
+import flowkit as fk
+flow = fk.Flow("report")
+
+@flow.node
+def load(name: str, day: str, within: float) -> dict:
+    return wait.run(name, values={"day": day}, within=within, every=0.1)
+"""
+
+
+def test_a_run_waits_for_a_run_of_another_deployment(home: Path, tmp_path: Path) -> None:
+    load = write(tmp_path / "load.ipynb", "assert day != 'bad', 'no such day'", parameters="day: str")
+    parameters = "name: str = 'load'\nday: str\nwithin: float = 60.0"
+    report = write(
+        tmp_path / "report.ipynb", REPORT, "flow.run(name=name, day=day, within=within)", parameters=parameters
+    )
+
+    with Client(Config.from_env()) as client, worker("--concurrency", "2"):
+
+        def ended(run: Run) -> Run:
+            return eventually(lambda: (seen := client.store.run(run.id)).state.final and seen, seconds=90)
+
+        client.deploy(load, parameters={"day": "1"})
+        for day in ("1", "bad"):
+            ended(client.submit("load", parameters={"day": day}))
+        waiting = client.submit(report, parameters={"day": "2"})
+        eventually(lambda: [node for node in client.nodes(client.store.run(waiting.id)) if node.name == "load"])
+        assert not client.store.run(waiting.id).state.final
+        loaded = client.submit("load", parameters={"day": "2"})
+        assert ended(waiting).state is State.SUCCEEDED, ended(waiting).error
+        assert ended(loaded).finished < ended(waiting).finished  # type: ignore[operator]
+
+        failed = ended(client.submit(report, parameters={"day": "bad", "within": 0.2})).error or ""
+        unknown = ended(client.submit(report, parameters={"day": "1", "name": "lode"})).error or ""
+
+        fired = client.store.run(loaded.id)
+        asked = {"awaited": "load", "since": None, "firing": None, "values": {}}
+        assert waits.answer(client.store, asked)["run"]["id"] == loaded.id
+        assert waits.answer(client.store, asked | {"since": now().isoformat()}) == {}
+        assert waits.answer(client.store, asked | {"since": fired.created.isoformat()})["run"]["id"] == loaded.id
+        assert waits.answer(client.store, asked | {"firing": now().isoformat()}) == {}
+    assert "no run of 'load' that is meant has succeeded; the newest, run " in failed
+    assert "failed: AssertionError: no such day, after 0.2 s of waiting" in failed
+    assert "UsageError: no deployment 'lode'" in unknown
+
+
+def test_which_run_is_waited_for_has_to_be_said_and_a_worker_has_to_be_there() -> None:
+    with pytest.raises(UsageError, match="which run of 'load' is meant"):
+        wait.run("load")
+    with pytest.raises(UsageError, match="only a worker can look for runs of 'load'"):
+        wait.run("load", since=now())
+    with pytest.raises(UsageError, match="longer than 3500 characters"):
+        wait.run("load", values={"day": "x" * 4000})
 
 
 def test_a_message_arrives_and_who_could_not_be_told_is_named_without_a_password(monkeypatch):
