@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import logging
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -395,7 +396,7 @@ class World:
                     worker=identity(["default"], 2, at=self.wall(process)),
                     ring=self.ring,
                     lease=LEASE,
-                    folder=Path(tempfile.gettempdir()) / "flowkit-simulation",
+                    folder=workplace(self.store),
                     execute=execute,
                     clock=clock,
                 )
@@ -648,11 +649,18 @@ def memory_store() -> Iterator[Store]:
         yield store
 
 
+def workplace(store: Store) -> Path:
+    """Where its workers' files are: by run and attempt, which bear the same names in every world and every process."""
+    assert store.url.database is not None
+    return Path(store.url.database).parent / "work"
+
+
 def simulate(seed: int, store: Store, **options: Any) -> Counter[str]:
     """One world, from its beginning to its end. Raises Violation."""
     with store.writing() as connection:
         for table in reversed(schema.metadata.sorted_tables):
             connection.execute(table.delete())
+    shutil.rmtree(workplace(store), ignore_errors=True)
     numbers = (f"fired{number:06}" for number in count())
     with mock.patch.object(model, "new_id", numbers.__next__):
         return World(seed, store, **options).play()
