@@ -51,6 +51,25 @@ class Artifacts:
             raise Unavailable(f"cannot write the artifact {place}: {error.strerror or error}") from error
         return place
 
+    @property
+    def appends(self) -> bool:
+        """Whether ``append`` can be called: an object store only writes whole files."""
+        return self._local is not None
+
+    def append(self, path: str, data: bytes, *, new: bool = False) -> None:
+        """Add to the file's end, without waiting for the disk; what a crash cuts off is for the reader to find out.
+
+        Args:
+            new: in place of what was there.
+        """
+        assert self._local is not None
+        place = self._local / path
+        try:
+            with place.open("wb" if new else "ab", buffering=0) as file:
+                file.write(data)
+        except OSError as error:
+            raise Unavailable(f"cannot write the artifact {place}: {error.strerror or error}") from error
+
     def read(self, path: str) -> bytes | None:
         """The file's content, or None if there is none."""
         try:
@@ -183,6 +202,11 @@ def run_path(run: str, attempt: int, name: str) -> str:
 def notebook_path(run: str, attempt: int) -> str:
     """Where an attempt's executed notebook lies."""
     return run_path(run, attempt, "notebook.ipynb")
+
+
+def journal_path(run: str, attempt: int) -> str:
+    """Where it is told by what that has grown since it was saved; see ``journal``."""
+    return run_path(run, attempt, "notebook.journal")
 
 
 def _remote(url: str) -> tuple[Any, str]:

@@ -34,6 +34,7 @@ class FakeKernel:
         on_events: Callable[[Sequence[Event]], None],
         on_last: Callable[[Sequence[Event]], None] | None = None,
         on_save: Callable[[str], None],
+        on_growth: object = None,
         stop: Stop,
     ) -> Ending:
         on_events([Event("cell", epoch(), "1", state=State.RUNNING)])

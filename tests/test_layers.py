@@ -27,6 +27,7 @@ SHARED = (
     "installed",
     "commit",
     "changes",
+    "journal",
     "redaction",
     "vault",
 )

@@ -23,10 +23,10 @@ from jupyter_scheduler.exceptions import IdempotencyTokenError, InputUriError, S
 from jupyter_scheduler.scheduler import BaseScheduler
 from nbconvert.exporters import HTMLExporter
 
-from flowkit.artifacts import notebook_path
 from flowkit.client import Client, schedule
 from flowkit.config import Config
 from flowkit.errors import Conflict, FlowkitError, NotFound
+from flowkit.journal import read_notebook
 from flowkit.model import Deployment, Run, Schedule, State
 
 #: The only environment there is: which one a run gets is the worker's affair, which kernel the notebook's.
@@ -176,7 +176,7 @@ class Scheduler(BaseScheduler):
         """
         run = self.client.store.run(model.job_id)
         folder, names = Path(self.get_local_output_path(model)), self.get_job_filenames(model)
-        executed = self.client.artifacts.read(notebook_path(run.id, run.attempt)) if run.attempt else None
+        executed = read_notebook(self.client.artifacts, run.id, run.attempt) if run.attempt else None
         if executed is None:
             raise SchedulerError(f"job {run.name or run.id[:8]} has left no notebook yet; it is {run.state}")
         folder.mkdir(parents=True, exist_ok=True)

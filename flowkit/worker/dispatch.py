@@ -18,9 +18,10 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from flowkit.artifacts import Artifacts, notebook_path
+from flowkit.artifacts import Artifacts, journal_path, notebook_path
 from flowkit.errors import ScheduleError, StoreGone, Unavailable
 from flowkit.events import Event
+from flowkit.journal import read_notebook
 from flowkit.model import Cause, CurrentRun, Deployment, Ending, Plan, Run, State, Worker, now
 from flowkit.redaction import Redaction
 from flowkit.store import MAX_CRASHES, Store
@@ -200,7 +201,7 @@ class Dispatcher:
             self._clock.sleep(0.2)
 
     def _run_notebook(self, run: Run, attempt: _Attempt) -> Ending:
-        path = notebook_path(run.id, run.attempt)
+        path, journal = notebook_path(run.id, run.attempt), journal_path(run.id, run.attempt)
         folder = self._folder / f"{run.id}.{run.attempt}"
         beside = Path(run.notebook).parent
 
@@ -208,6 +209,10 @@ class Dispatcher:
             data = text.encode()
             output = self._artifacts.write(path, data)
             attempt.output = output, sha256(data).hexdigest()
+
+        def grow(data: bytes, begins: bool) -> None:
+            attempt.journal = True
+            self._artifacts.append(journal, data, new=begins)
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -232,8 +237,15 @@ class Dispatcher:
             keeper = Keeper(snapshot, run.parameters, redaction)
             with self._desk(folder, keeper):
                 ending = self._run_order(
-                    order, on_events=attempt.record, on_last=attempt.keep, on_save=save, stop=attempt.stop
+                    order,
+                    on_events=attempt.record,
+                    on_last=attempt.keep,
+                    on_save=save,
+                    on_growth=grow if self._artifacts.appends else None,
+                    stop=attempt.stop,
                 )
+            if attempt.journal:  # all that it says is in what was saved last
+                self._artifacts.remove_files(*_split(journal))
             if ending.state is not State.CANCELLED and attempt.children.refused is not None:
                 return Ending(State.FAILED, Cause.NOTEBOOK, attempt.children.refused)
             if ending.state is State.PENDING and not attempt.children.waiting:
@@ -385,9 +397,10 @@ class Dispatcher:
         self._note_ended(rescued)
         log.warning("run %s of %s: its worker is silent; %s", run[:8], rescued.label, rescued.state)
         path = notebook_path(run, beat.attempt)
-        saved = self._artifacts.read(path)
+        saved = read_notebook(self._artifacts, run, beat.attempt)
         if saved is not None:
             self._artifacts.write(path, mark_crashed(saved.decode(), "the worker died while it ran this").encode())
+            self._artifacts.remove_files(*_split(journal_path(run, beat.attempt)))
 
     # -- coming and going ---------------------------------------------------------------------------------------------
 
@@ -468,6 +481,7 @@ class _Attempt:
         self.stop = Stop()
         #: where its notebook lies, and the SHA-256 of that, if the store does not know yet
         self.output: tuple[str, str] | None = None
+        self.journal = False  #: its notebook has one
         self.lost = False  #: it is no longer ours
         self.handed_back = False
         self.unsaved: list[Event] = []
@@ -524,6 +538,11 @@ class _Beat:
     attempt: int
     count: int
     since: float  #: on this process's monotonic clock: when it was first seen like this
+
+
+def _split(path: str) -> tuple[str, list[str]]:
+    folder, _, name = path.rpartition("/")
+    return folder, [name]
 
 
 def _plan(deployment: Deployment, at: datetime) -> Plan | None:

@@ -13,7 +13,7 @@ import keyword
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -79,6 +79,7 @@ class Executed:
         self.lock = threading.RLock()
         self.nb = nb
         self._texts: list[str | None] = [None] * len(nb.cells)
+        self._grown: set[int] = set()  # cells that changed since ``grown`` or ``text`` were called
         nb.metadata["papermill"] = {
             "default_parameters": {},
             "parameters": {},
@@ -200,9 +201,18 @@ class Executed:
     def touch(self, index: int) -> None:
         """The cell has changed. Only such cells are written anew by ``text``."""
         self._texts[index] = None
+        self._grown.add(index)
 
     def touch_all(self) -> None:
         self._texts = [None] * len(self.nb.cells)
+        self._grown.update(range(len(self.nb.cells)))
+
+    def grown(self, further: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """The cells that have changed since this or ``text`` was called, and *further* ones, as ``text`` has them."""
+        with self.lock:
+            grown, self._grown = sorted(self._grown.union(further)), set()
+            texts = {index: self._text_of(index) for index in grown}
+        return {index: json.loads(text) for index, text in texts.items()}
 
     def note(self, index: int, text: str) -> None:
         """A remark of ours among the outputs of a cell."""
@@ -212,14 +222,18 @@ class Executed:
     def text(self) -> str:
         """The document as JSON, laid out as nbformat does; standard JSON always: no NaN, no half character."""
         with self.lock:
-            for index, text in enumerate(self._texts):
-                if text is None:
-                    self._texts[index] = _cell_text(self._redacted(self.nb.cells[index]))
-            texts = cast(list[str], self._texts)
+            self._grown = set()
+            texts = [self._text_of(index) for index in range(len(self._texts))]
             cells = "[\n" + ",\n".join(texts) + "\n ]" if texts else "[]"
             around = {key: value for key, value in self.nb.items() if key != "cells"}
             frame = _dump(around | {"metadata": self._redacted_metadata()})
         return f'{{\n "cells": {cells},{frame[1:]}\n'
+
+    def _text_of(self, index: int) -> str:
+        text = self._texts[index]
+        if text is None:
+            text = self._texts[index] = _cell_text(self._redacted(self.nb.cells[index]))
+        return text
 
     def _redacted(self, cell: NotebookNode) -> NotebookNode:
         """Only where the notebook had a word in it: nothing else may change, whatever a secret's value is."""

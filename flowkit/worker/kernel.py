@@ -7,7 +7,7 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,6 +93,7 @@ def run_notebook(
     on_events: Callable[[Sequence[Event]], None],
     on_last: Callable[[Sequence[Event]], None] | None = None,
     on_save: Callable[[str], None],
+    on_growth: Callable[[bytes, bool], None] | None = None,
     stop: Stop,
 ) -> Ending:
     """Execute the notebook and say how that ended. Nothing of its kernel is left when this returns or raises.
@@ -106,12 +107,14 @@ def run_notebook(
         on_last: gets what is left of them when the kernel has said all; None: ``on_events`` does.
         on_save: gets the whole document as JSON, about every second while it changes and less often if it is large.
             It says ``running`` until the last time.
+        on_growth: gets what is to be added to the journal of what was saved, twice a second, and whether that is to
+            begin anew. None: there is none, and large documents are saved in full now and then.
     """
     try:
         executed = Executed(order.notebook, order.current, order.redaction)
     except NotebookError as error:
         return Ending(State.FAILED, Cause.SETUP, str(error))
-    return _Execution(order, executed, stop, on_events, on_last or on_events, on_save).run()
+    return _Execution(order, executed, stop, on_events, on_last or on_events, on_save, on_growth).run()
 
 
 class _Ended(Exception):
@@ -130,6 +133,7 @@ class _Execution:
         on_events: Callable[[Sequence[Event]], None],
         on_last: Callable[[Sequence[Event]], None],
         on_save: Callable[[str], None],
+        on_growth: Callable[[bytes, bool], None] | None,
     ) -> None:
         self._order, self._executed, self._stop = order, executed, stop
         self._deadline = None if order.timeout is None else time.monotonic() + order.timeout
@@ -137,7 +141,9 @@ class _Execution:
             on_events=on_events,
             on_last=on_last,
             on_save=on_save,
+            on_growth=on_growth,
             render=self._render,
+            grown=self._grown,
             log=order.folder / LOG,
             redaction=order.redaction,
         )
@@ -385,6 +391,12 @@ class _Execution:
         else:
             error = one_line(f"{reply.get('ename', reply['status'])}: {reply.get('evalue', '')}")
         return Ending(State.FAILED, Cause.NOTEBOOK, error)
+
+    def _grown(self, further: Iterable[int]) -> Mapping[int, Mapping[str, Any]]:
+        with self._executed.lock:
+            if self._outputs is not None:
+                self._outputs.settle()
+            return self._executed.grown(further)
 
     def _render(self) -> str:
         if self._outputs is not None:

@@ -145,8 +145,9 @@ class Outputs:
             pass
         except Exception as error:  # a kernel may send anything
             self._executed.note(index, f"[flowkit: an output could not be kept: {type(error).__name__}: {error}]\n")
-        if (message.body["content"].get("transient") or {}).get("display_id"):
-            self._executed.touch_all()  # a display is updated wherever it was shown
+        if display := (message.body["content"].get("transient") or {}).get("display_id"):
+            for shown in self._jupyter._display_id_map.get(display, ()):  # it is updated wherever it was shown
+                self._executed.touch(shown)
         self._executed.touch(index)
 
     def _refuse(self, index: int) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from flowkit.events import Event
+from flowkit.journal import Journal
 from flowkit.model import epoch
 from flowkit.redaction import Redaction
 
@@ -24,11 +26,16 @@ GAP = 0.05
 #: Seconds until the first save: a run that is over by then saves once.
 FIRST_SAVE = 0.3
 
-#: Seconds between two saves at least. A save that took long, or a large document, makes the pause longer: saving takes
-#: at most a tenth of the time, and writes in all about twice what the document has in the end.
-SAVE_PERIOD = 1.0
+#: Seconds between two saves at least, and between two additions to the document's journal. What took long makes the
+#: pause longer: saving takes at most a tenth of the time, and what is added half of it, as it is all there is to do for
+#: it. So does a large document where there is no journal.
+SAVE_PERIOD, GROW_PERIOD = 1.0, 0.5
 _SAVE_SHARE = 0.1
 _BYTES_PER_SECOND = 2_000_000
+
+#: Bytes, at once and for each second of the run, that may be written of what the document does not have in the end:
+#: earlier saves, and outputs that others take the place of.
+_PASSING, _PASSING_EACH_SECOND = 1_000_000, 2_000
 
 
 class Reporter:
@@ -43,20 +50,27 @@ class Reporter:
         on_events: Callable[[Sequence[Event]], None],
         on_last: Callable[[Sequence[Event]], None],
         on_save: Callable[[str], None],
+        on_growth: Callable[[bytes, bool], None] | None,
         render: Callable[[], str],
+        grown: Callable[[Iterable[int]], Mapping[int, Mapping[str, Any]]],
         log: Path,
         redaction: Redaction,
     ) -> None:
         """
         Args:
             on_last: as ``on_events``, once, when the run is over.
+            on_growth: gets what to add to the document's journal, and whether that begins anew; None: there is none.
             render: gives the document; called from the reporter's thread.
+            grown: gives the cells that have changed, and those it is given; from there, too.
             log: to which the kernel appends its events.
             redaction: nothing that is told holds what it hides.
         """
         self.error: BaseException | None = None
         self.alarm: Callable[[], None] = lambda: None
         self._on_events, self._on_last, self._on_save, self._render = on_events, on_last, on_save, render
+        self._on_growth, self._grown = on_growth, grown
+        self._journal = Journal()
+        self._size = self._passing = 0  # bytes of the document as far as it was written, and of what may not stay
         self._log = Follower(log)
         self._redaction = redaction
         self._held: dict[str, str] = {}  # stream -> its end, which may be the beginning of what is to be hidden
@@ -66,7 +80,8 @@ class Reporter:
         self._urgent = False
         self._changed = False
         self._closing = False
-        self._next_save = time.monotonic() + FIRST_SAVE
+        self._began = self._saved = time.monotonic()
+        self._next_save = self._began + FIRST_SAVE
         self._thread = threading.Thread(target=self._work, name="flowkit-reporter", daemon=True)
 
     def __enter__(self) -> Reporter:
@@ -143,10 +158,34 @@ class Reporter:
     def _save(self) -> None:
         began = time.monotonic()
         self._changed = False  # before the document is read: what changes meanwhile is saved next time
+        room = int(_PASSING + _PASSING_EACH_SECOND * (began - self._began)) - self._passing
+        if self._on_growth is None:
+            pause = max(SAVE_PERIOD, self._save_whole() / _BYTES_PER_SECOND)
+        elif not self._size or (began - self._saved >= SAVE_PERIOD and self._size < room / 2):
+            self._saved = began
+            pause, self._passing = GROW_PERIOD, self._passing + self._save_whole()
+        else:
+            self._save_growth(self._on_growth, room)
+            self._next_save = time.monotonic() + max(GROW_PERIOD, time.monotonic() - began)
+            return
+        ended = time.monotonic()
+        self._next_save = ended + max(pause, (ended - began) / _SAVE_SHARE)
+
+    def _save_whole(self) -> int:
         text = self._render()
         self._on_save(text)
-        ended = time.monotonic()
-        self._next_save = ended + max(SAVE_PERIOD, (ended - began) / _SAVE_SHARE, len(text) / _BYTES_PER_SECOND)
+        if self._on_growth is not None:
+            self._journal.begin(text)
+        self._size = len(text)
+        return self._size
+
+    def _save_growth(self, on_growth: Callable[[bytes, bool], None], room: int) -> None:
+        growth = self._journal.grown(self._grown(self._journal.late), room=room)
+        if growth.data:
+            on_growth(growth.data, growth.begins)
+        self._size += growth.size
+        self._passing += growth.passing
+        self._changed |= bool(self._journal.late)
 
     def _release(self) -> None:
         """No more comes of what was begun."""

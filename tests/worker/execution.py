@@ -44,6 +44,7 @@ class Execution:
     saved: list[str] = field(default_factory=list)
     on_events: Callable[[Sequence[Event]], None] | None = None
     on_save: Callable[[str], None] | None = None
+    on_growth: Callable[[bytes, bool], None] | None = None
     stop: Stop = field(default_factory=Stop)
     seconds: float = 0.0
 
@@ -76,6 +77,7 @@ class Execution:
                 order,
                 on_events=self.on_events or self.events.extend,
                 on_save=self.on_save or self.saved.append,
+                on_growth=self.on_growth,
                 stop=self.stop,
             )
         finally:

@@ -1,7 +1,8 @@
 """``python -m tests.worker.kills COUNT``: workers killed at random instants; what was lost of what their cells printed.
 
-A run's output is an append-only log in the store, told five times a second; the notebook is saved less often the larger
-it is. What is looked at here is both: that log, and whether the document claims to have ended.
+What a run prints is an append-only log in the store, told five times a second; the notebook has a journal, to which is
+added twice a second what it has grown by. What is looked at here is both, that journal for what cells display as well,
+and whether the document claims to have ended.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import sys
@@ -16,15 +18,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from flowkit.journal import replayed
 from tests.worker.execution import Execution
 
 #: Prints numbers, each at once, and writes down when.
 CELL = """
 import time
+from IPython.display import display
 with open("printed", "a", buffering=1) as printed:
     for _ in range(60):
         count += 1
         print(count, flush=True)
+        display({"text/plain": f"<{count}>"}, raw=True)
         printed.write(f"{count} {time.monotonic()}\\n")
         time.sleep(0.01)
 """
@@ -32,7 +37,7 @@ with open("printed", "a", buffering=1) as printed:
 
 def kill_after(seconds: float, folder: Path) -> tuple[bool, float]:
     """Of a worker that was killed so long after its first cell began: does its document claim success, and how many
-    seconds of output are in no log?"""
+    seconds of output are not in the log, or not in the notebook with its journal?"""
     worker = os.fork()
     if not worker:
         try:
@@ -50,8 +55,11 @@ def kill_after(seconds: float, folder: Path) -> tuple[bool, float]:
     saved, log = folder / "saved", folder / "log"
     claims = saved.exists() and json.loads(saved.read_text())["metadata"]["flowkit"]["state"] != "running"
     told = max((int(word) for word in (log.read_text() if log.exists() else "").split("\n")[:-1]), default=0)
+    journal = (folder / "journal").read_bytes() if (folder / "journal").exists() else None
+    document = replayed(saved.read_text(), journal) if saved.exists() else ""
+    displayed = max((int(count) for count in re.findall(r"<(\d+)>", document)), default=0)
     printed = [line.split() for line in (folder / "printed").read_text().split("\n")[:-1]]
-    missing = [float(at) for count, at in printed if int(count) > told]
+    missing = [float(at) for count, at in printed if int(count) > min(told, displayed)]
     return claims, max(0.0, killed - missing[0]) if missing else 0.0
 
 
@@ -60,7 +68,11 @@ def _work(folder: Path) -> None:
         (folder / "saved.new").write_text(text)
         (folder / "saved.new").rename(folder / "saved")
 
-    execution = Execution(folder, on_save=save)
+    def grow(data: bytes, begins: bool) -> None:
+        with (folder / "journal").open("wb" if begins else "ab") as journal:
+            journal.write(data)
+
+    execution = Execution(folder, on_save=save, on_growth=grow)
     with (folder / "log").open("a") as log:
 
         def tell(events: list) -> None:  # type: ignore[type-arg]

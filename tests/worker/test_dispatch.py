@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +11,22 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flowkit.artifacts import Artifacts
+from flowkit.artifacts import Artifacts, journal_path, notebook_path
 from flowkit.errors import Unavailable
+from flowkit.journal import Journal
 from flowkit.model import Cause, Ending, State
 from flowkit.store import Store
 from flowkit.store.moves import Beat
 from flowkit.store.schema import runs
 from flowkit.testing import FakeKernel
 from flowkit.worker.dispatch import Clock, Dispatcher
+from flowkit.worker.executed import Executed
 from flowkit.worker.kernel import Order, Stop
 from flowkit.worker.worker import identity
 from tests.processes import eventually
 from tests.store import given
 from tests.store.given import T0
+from tests.worker.execution import current, notebook, shown
 
 LEASE = 15.0
 
@@ -193,6 +197,42 @@ def test_a_store_that_is_silent_while_an_attempt_begins_does_not_fail_it(
     dispatcher.look()
 
     assert store.run(run.id).state is State.SUCCEEDED
+
+
+def test_what_a_dead_workers_notebook_had_grown_by_is_in_what_is_left_of_it(
+    store: Store, dispatcher: Dispatcher, hand: Hand, tmp_path: Path
+) -> None:
+    run = given.submitted(store)
+    assert store.claim(["default"], "dead", now=T0) is not None
+    executed, journal, artifacts = Executed(notebook("1"), current()), Journal(), Artifacts(str(tmp_path / "artifacts"))
+    artifacts.write(notebook_path(run.id, 1), executed.text().encode())
+    journal.begin(executed.text())
+    executed.note(0, "so far")
+    artifacts.append(journal_path(run.id, 1), journal.grown(executed.grown(()), room=0).data, new=True)
+
+    dispatcher.rescue()
+    hand.at += LEASE
+    dispatcher.rescue()
+
+    left = json.loads(artifacts.read(notebook_path(run.id, 1)) or b"")
+    assert left["metadata"]["flowkit"]["cause"] == "crashed"
+    assert [shown(cell) for cell in left["cells"] if cell["cell_type"] == "code"] == ["so far"]
+    assert artifacts.read(journal_path(run.id, 1)) is None
+
+
+def test_of_a_run_that_has_ended_no_journal_is_left(store: Store, dispatcher: Dispatcher, tmp_path: Path) -> None:
+    def execute(order: Order, **told: Any) -> Ending:
+        told["on_save"]("{}")
+        told["on_growth"](b"grown", True)
+        told["on_save"]("{}")
+        return Ending(State.SUCCEEDED)
+
+    dispatcher._run_order = execute
+    run = given.submitted(store)
+    dispatcher.look()
+
+    assert store.run(run.id).state is State.SUCCEEDED
+    assert [file.name for file in (tmp_path / "artifacts" / "runs" / run.id / "1").iterdir()] == ["notebook.ipynb"]
 
 
 def test_a_worker_that_was_forgotten_enrols_again(store: Store, dispatcher: Dispatcher) -> None:

@@ -27,6 +27,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from flowkit.events import LOG, Event
+from flowkit.journal import replayed
 from flowkit.model import Cause, CurrentRun, Ending, State
 from flowkit.worker.executed import mark_crashed
 from flowkit.worker.kernel import Stop
@@ -254,6 +255,46 @@ def test_a_growing_document_is_not_written_over_and_over(execution: Execution) -
 
     assert len(execution.saved) >= 3
     assert sum(map(len, execution.saved)) < 2.5 * len(execution.saved[-1])
+
+
+SHOWS = """
+import base64, os, time
+from IPython.display import clear_output, display
+shown = display({"text/plain": "waits"}, raw=True, display_id=True)
+for step in range(3):
+    clear_output(wait=True)
+    display({"text/plain": f"step {step}"}, raw=True)
+    shown.update({"text/plain": f"step {step}"}, raw=True)
+    time.sleep(0.05)
+display({"image/png": base64.b64encode(os.urandom(150_000)).decode()}, raw=True)
+print("so far")
+"""
+
+
+def test_with_a_journal_twice_of_what_it_holds_is_written_at_most_and_all_of_it_can_be_read_meanwhile(
+    execution: Execution,
+) -> None:
+    journal, added, read = bytearray(), [], threading.Event()
+
+    def grow(data: bytes, begins: bool) -> None:
+        if begins:
+            journal.clear()
+        journal.extend(data)
+        added.append(len(data))
+        cells = json.loads(replayed(execution.saved[-1], bytes(journal)))["cells"]
+        if "so far" in "".join(map(shown, cells[-1:])):
+            read.set()
+            (execution.folder / "read").touch()
+
+    execution.on_growth = grow
+    waits = "import pathlib\nwhile not pathlib.Path('read').exists(): time.sleep(0.05)"
+
+    assert execution.run(*[SHOWS] * 15, f"print('so far'); {waits}").state is State.SUCCEEDED
+
+    assert read.is_set()
+    kept = json.loads(replayed(execution.saved[-2], bytes(journal)))["cells"]
+    assert [cell["outputs"] for cell in kept] == [cell["outputs"] for cell in execution.document["cells"]]
+    assert sum(added) + sum(map(len, execution.saved)) < 2 * len(execution.saved[-1]) + 1_000_000
 
 
 def test_half_a_character_does_not_spoil_the_document(execution: Execution) -> None:

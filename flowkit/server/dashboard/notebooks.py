@@ -15,8 +15,9 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from flowkit import book
-from flowkit.artifacts import Artifacts, notebook_path
+from flowkit.artifacts import Artifacts
 from flowkit.errors import NotFound, Unavailable, UsageError
+from flowkit.journal import read_notebook
 from flowkit.model import Run
 from flowkit.server import files
 from flowkit.server.dashboard import document
@@ -73,7 +74,7 @@ class Notebooks:
         return document.document(self._read(run, attempt), name=name)
 
     def _read(self, run: Run, attempt: int) -> bytes:
-        found = self._artifacts.read(notebook_path(run.id, attempt)) if 1 <= attempt <= run.attempt else None
+        found = read_notebook(self._artifacts, run.id, attempt) if 1 <= attempt <= run.attempt else None
         if found is None:
             raise NotFound(f"attempt {attempt} of run {run.id[:8]} {'left' if run.state.final else 'has saved'} none")
         return found
