@@ -654,10 +654,95 @@ def _in_zone(at: datetime, zone: str) -> datetime:
 
 
 class Tells(StrEnum):
-    """What an alert tells of a deployment."""
+    """What an alert tells."""
 
     FAILURE = "failure"
-    RECOVERY = "recovery"
+    RECOVERY = "recovery"  # of whatever else it tells
+    LATE = "late"
+    LONG = "long"
+    STUCK = "stuck"
+    SKIPPED = "skipped"
+    # What nobody asks for by name: how those that last have ended, and a message that tells nothing.
+    STARTED = "started"
+    ENDED = "ended"
+    MOVING = "moving"
+    FIRED = "fired"
+    TEST = "test"
+
+
+#: How what lasts ends, which is told as a recovery, but for the last.
+ENDS: Mapping[Tells, Tells] = {
+    Tells.LATE: Tells.STARTED,
+    Tells.LONG: Tells.ENDED,
+    Tells.STUCK: Tells.MOVING,
+    Tells.SKIPPED: Tells.FIRED,
+}
+
+#: What an alert may be asked to tell, and from when on if nothing is said.
+ASKED: Mapping[Tells, str] = {
+    Tells.FAILURE: "",
+    Tells.RECOVERY: "",
+    Tells.LATE: "10m",
+    Tells.LONG: "3x",
+    Tells.STUCK: "5m",
+    Tells.SKIPPED: "",
+}
+
+#: Seconds; nothing is late or too long before.
+LEAST_WATCH = 10.0
+
+_WATCH_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One thing that an alert tells, and from when on."""
+
+    kind: Tells
+    after: str = ""  #: as it was given: ``10m``; of the usual duration ``3x``; empty: at once
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.after}" if self.after else self.kind.value
+
+    @property
+    def seconds(self) -> float | None:
+        """None: that depends on the usual duration."""
+        return None if self.times else _amount(self.after) * _WATCH_UNITS.get(self.after[-1:], 1.0)
+
+    @property
+    def times(self) -> float | None:
+        """Of the usual duration; None: it is a fixed time."""
+        return _amount(self.after) if self.after.endswith("x") else None
+
+
+def watches(text: str) -> tuple[Watch, ...]:
+    """What ``failure,late:10m,long:3x`` asks for. Raises ValueError with what is expected."""
+    found = []
+    for one in filter(None, (part.strip() for part in text.split(","))):
+        name, _, after = one.partition(":")
+        if name not in ASKED:
+            raise ValueError(f"it tells {', '.join(ASKED)}, with commas between, not {one!r}")
+        kind = Tells(name)
+        watch = Watch(kind, after or ASKED[kind])
+        units = "smhdx" if kind is Tells.LONG else "smhd" if ASKED[kind] else ""
+        if watch.after and (watch.after[-1] not in units or not _sensible(watch)):
+            form = f"{name}:{ASKED[kind]}" if units else name
+            raise ValueError(f"write {form!r}, not {one!r}" + (f"; {LEAST_WATCH:g}s is the least" if units else ""))
+        found.append(watch)
+    if not found:
+        raise ValueError(f"it tells {', '.join(ASKED)}, with commas between")
+    return tuple({watch.kind: watch for watch in found}.values())
+
+
+def _sensible(watch: Watch) -> bool:
+    try:
+        return (watch.times or 0) > 1 if watch.times is not None else LEAST_WATCH <= (watch.seconds or 0) <= 31_536_000
+    except ValueError:
+        return False
+
+
+def _amount(after: str) -> float:
+    return float(after[:-1]) if after else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -667,45 +752,85 @@ class Alert:
     id: str
     deployment: str | None  #: None: of all
     secret: str  #: the name of one, whose value is the address
-    on: tuple[Tells, ...]
+    on: tuple[Watch, ...]
     created: datetime  #: what ended before is not told
 
     def __str__(self) -> str:
-        return f"{' and '.join(self.on)} of {self.deployment or 'all deployments'} to secret:{self.secret}"
+        what = ", ".join(map(str, self.on))
+        return f"{what} of {self.deployment or 'all deployments'} to secret:{self.secret}"
+
+    def watch(self, kind: Tells) -> Watch | None:
+        return next((one for one in self.on if one.kind is kind), None)
+
+    def tells(self, kind: Tells) -> bool:
+        return self.watch(Tells.RECOVERY if kind in ENDS.values() else kind) is not None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "deployment": self.deployment,
             "address": f"secret:{self.secret}",
-            "on": list(self.on),
+            "on": [str(one) for one in self.on],
             "created": iso(self.created),
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """What an alert has told, or has to."""
 
     alert: str
-    deployment: str
-    run: str
+    secret: str  #: the alert's
+    subject: str  #: the deployment's name; of what is stuck, or moves again, the queue's
+    run: str  #: its id; of a firing that became no run its key; of a test a number of its own
     kind: Tells
-    reason: str | None  #: the run's error
-    of: datetime  #: UTC; when the run ended
+    reason: str | None  #: one line, and what to do in a second; of a failure the run's error
+    of: datetime  #: UTC; when it happened
     tries: int = 0
+    due: datetime | None = None  #: UTC; when it is sent, or tried again; None: never (any more)
     sent: datetime | None = None
     error: str | None = None  #: of the last try to send it
 
+    @property
+    def about_queue(self) -> bool:
+        return self.kind in (Tells.STUCK, Tells.MOVING)
+
+    @property
+    def of_run(self) -> str | None:
+        """The id of a run, if it is about one."""
+        return None if "@" in self.run or self.kind is Tells.TEST else self.run
+
+    @property
+    def state(self) -> str:
+        if self.sent:
+            return "delivered"
+        if self.due is None:
+            return "failed"
+        return "trying" if self.tries else "waiting"
+
+    @property
+    def said(self) -> str:
+        return (self.reason or "").partition("\n")[0]
+
+    @property
+    def remedy(self) -> str:
+        return "" if self.kind is Tells.FAILURE else (self.reason or "").partition("\n")[2]
+
     def __str__(self) -> str:
         how = "sent" if self.sent else f"not sent ({self.error})" if self.error else "to be sent"
-        return f"{self.kind} of {self.deployment}, {how}"
+        return f"{self.kind} of {self.subject}, {how}"
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "deployment": self.deployment,
-            "run": self.run,
+            "alert": self.alert,
+            "address": f"secret:{self.secret}",
+            "deployment": None if self.about_queue else self.subject,
+            "queue": self.subject if self.about_queue else None,
+            "run": self.of_run,
             "kind": self.kind.value,
+            "reason": self.said,
+            "at": iso(self.of),
+            "state": self.state,
             "tries": self.tries,
             "sent": iso(self.sent),
             "error": self.error,

@@ -21,6 +21,7 @@ from flowkit.model import (
     Hook,
     Limit,
     NodeRun,
+    Notice,
     Queue,
     Reason,
     Run,
@@ -226,6 +227,18 @@ def acts_table(acts: Iterable[Act]) -> Table:
     table = Table("when", "who", "role", "what", ">status", "from")
     for act in acts:
         table.add(local(act.at), act.who, act.role or "", act.what, str(act.status), act.address)
+    return table
+
+
+def notices_table(notices: Iterable[Notice]) -> Table:
+    styles = {"delivered": "green", "failed": "red", "trying": "yellow", "waiting": ""}
+    table = Table("when", "about", "what", "to", "state", below="why")
+    for notice in notices:
+        about = f"queue {notice.subject}" if notice.about_queue else notice.subject
+        state = Text(notice.state + (f" ({notice.tries})" if notice.tries > 1 else ""), style=styles[notice.state])
+        # Of what has not arrived the reason why is what matters; it stands below with what was to be told.
+        below = "; ".join(filter(None, (notice.said, notice.error and f"not delivered: {notice.error}")))
+        table.add(local(notice.of), about, notice.kind.value, f"secret:{notice.secret}", state, below=below or None)
     return table
 
 

@@ -15,7 +15,7 @@ from aiosmtpd.controller import Controller
 
 from flowkit.client import Client
 from flowkit.config import Config
-from flowkit.model import Cause, Ending, State, Tells, now
+from flowkit.model import Cause, Ending, State, now, watches
 from flowkit.worker.alerts import Alerter
 from tests.notebooks_made import write
 from tests.processes import answer, eventually, flowkit, worker
@@ -120,7 +120,7 @@ def test_a_burst_of_one_error_is_one_message_another_error_is_one_more_and_a_rec
     server, url = hook
     monkeypatch.setenv("FLOWKIT_SECRET_OPS", url)
     client.deploy(write(tmp_path / "late.ipynb", "1"))
-    client.store.add_alert(None, "ops", tuple(Tells), now=now())
+    client.store.add_alert(None, "ops", watches("failure,recovery"), now=now())
     several = [Alerter(client.store, client.artifacts) for _ in range(2)]
 
     for error in ("no disk", "no disk", "no disk", "no net", None, None, "no disk"):
@@ -140,13 +140,13 @@ def test_a_message_that_is_not_taken_is_tried_again_later_and_says_no_password(
     server, url = hook
     monkeypatch.setenv("FLOWKIT_SECRET_OPS", url)
     client.deploy(write(tmp_path / "late.ipynb", "1"))
-    alert = client.store.add_alert("late", "ops", tuple(Tells), now=now())
+    alert = client.store.add_alert("late", "ops", watches("failure,recovery"), now=now())
     alerter = Alerter(client.store, client.artifacts)
     server.status = 503
     end(client, "no disk")
 
     alerter.look(at := now())
-    [notice] = client.store.notices(alert.id)
+    [notice] = client.store.notices(alert=alert.id)
     assert (notice.tries, notice.sent) == (1, None)
     assert notice.error == "the address in the secret 'ops' did not take the message"
     server.status = 200
@@ -154,7 +154,7 @@ def test_a_message_that_is_not_taken_is_tried_again_later_and_says_no_password(
     assert not server.received
     alerter.look(at.replace(year=at.year + 1))
     assert len(server.received) == 1
-    [notice] = client.store.notices(alert.id)
+    [notice] = client.store.notices(alert=alert.id)
     assert notice.sent
     for file in Config.from_env().home.rglob("*"):
         assert not file.is_file() or b"passw0rd" not in file.read_bytes()
@@ -165,7 +165,7 @@ def test_a_message_that_is_not_taken_is_tried_again_later_and_says_no_password(
     [
         (("late", "mailto://me:pw@example.org"), "given by a secret's name: secret:ops"),
         (("late",), "name a deployment or --all"),
-        (("--all", "secret:ops", "--on", "rain"), "--on takes failure, recovery"),
+        (("--all", "secret:ops", "--on", "rain"), "--on: it tells failure, recovery"),
         (("late", "secret:ops"), "no deployment 'late'"),
     ],
 )
@@ -176,13 +176,26 @@ def test_a_wrong_alert_is_refused(home: Path, arguments: tuple[str, ...], messag
 
 
 def test_an_alert_is_tried_and_taken_away(
-    client: Client, hook: tuple[Hook, str], monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, hook: tuple[Hook, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, url = hook
     monkeypatch.setenv("FLOWKIT_SECRET_OPS", url)
+    client.deploy(write(tmp_path / "late.ipynb", "1"))
     made = answer("alert", "add", "--all", "secret:ops")
+    gone = answer("alert", "add", "late", "secret:gone")
 
-    assert flowkit("alert", "test", made["id"]).stdout == "sent\n"
+    with worker():
+        done = flowkit("notify", "test", "late")
+    assert done.returncode == 1
+    assert f"secret:ops ({made['id']}): arrived" in done.stdout
+    assert f"secret:gone ({gone['id']}): there is no secret 'gone'" in done.stdout
     assert server.received[0]["title"] == "flowkit: a test"
-    assert "is gone" in flowkit("alert", "remove", made["id"]).stdout
+    assert {one["state"]: one["tries"] for one in answer("alerts", "late")} == {"failed": 1}
+    assert flowkit("notify", "test", url).stdout == "json://…: arrived\n"
+    server.status = 503
+    refused = flowkit("notify", "test", "secret:ops")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "the address in the secret 'ops' did not take the message" in refused.stderr
+    for one in (made, gone):
+        assert "is gone" in flowkit("alert", "remove", one["id"]).stdout
     assert answer("alert", "list") == []

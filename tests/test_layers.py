@@ -75,7 +75,8 @@ MAY_IMPORT = {
     "worker.children": (*SHARED, "store"),
     "worker.alone": (*SHARED, "worker.kernel"),
     "worker.secrets": SHARED,
-    "worker.alerts": (*SHARED, "store", "history"),
+    "worker.alerts": (*SHARED, "store", "history", "worker.watch"),
+    "worker.watch": (*SHARED, "store"),
     "worker.dispatch": (
         *SHARED,
         "store",

@@ -46,6 +46,8 @@ for command in (
     limits.limit,
     access.token,
     alerts.alert,
+    alerts.alerts,
+    alerts.notify,
     hooks.hook,
     access.audit,
     processes.worker,

@@ -7,6 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,14 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
 def dashboard(port: int, address: str, hosts: tuple[str, ...], socket: Path | None) -> None:
     """Serve the dashboard and the API until Ctrl-C."""
     from flowkit.server.process import serve
+    from flowkit.worker.alerts import Alerter
 
     if socket is not None:
         _end_with_parent()  # nobody else could find it
     with connect_here() as client:
+        # Somebody has to tell it when no worker is alive.
+        alerter = Alerter(client.store, client.artifacts, stands_in=True)
+        threading.Thread(target=alerter.serve, args=(threading.Event(),), name="alerts", daemon=True).start()
         serve(client.store, client.artifacts, client, port=port, address=address, hosts=hosts, place=socket)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flowkit.client.alerts import Alerts
 from flowkit.client.deployments import Deployments
 from flowkit.client.limits import Limits
 from flowkit.client.runs import Runs
@@ -20,7 +21,7 @@ from flowkit.worker.timing import schedule as schedule  # for who knows the clie
 from flowkit.worker.timing import seconds
 
 
-class Client(Deployments, Runs, Limits):
+class Client(Deployments, Runs, Limits, Alerts):
     """The connections of this process, made from its settings, and what is done over them. A context manager."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from flowkit.model import Backfill, Deployment, Finding, Limit, Policy, Queue, Run, Schedule
+from flowkit.model import Backfill, Deployment, Finding, Limit, Notice, Policy, Queue, Run, Schedule
 
 
 class Actions(Protocol):
@@ -70,6 +70,8 @@ class Actions(Protocol):
     def set_limit(self, name: str, rate: str, *, failures: int | None, within: float, close_for: float) -> Limit: ...
 
     def typed(self, name: str, pairs: Mapping[str, str]) -> dict[str, Any]: ...
+
+    def test_alerts(self, name: str) -> list[Notice]: ...
 
     def remarks(self) -> list[Finding]: ...
 

@@ -63,7 +63,7 @@ class Schedules(Database):
         """Which of its firings did not become runs, newest first."""
         query = sa.select(skips).where(skips.c.deployment == deployment).order_by(skips.c.first.desc()).limit(limit)
         with self.reading() as connection:
-            return [_to_skip(row) for row in connection.execute(query)]
+            return [to_skip(row) for row in connection.execute(query)]
 
     def forget_skips(self, *, before: datetime) -> None:
         """Those that were decided before then."""
@@ -121,5 +121,5 @@ def _skips(due: Sequence[Run], reason: Reason, now: datetime) -> list[Skip]:
     return [Skip(deployment=deployment, first=first, last=last, count=len(due), reason=reason, at=now)]
 
 
-def _to_skip(row: sa.Row[Any]) -> Skip:
+def to_skip(row: sa.Row[Any]) -> Skip:
     return Skip(**dict(row._mapping) | {"reason": Reason(row.reason)})

@@ -37,7 +37,7 @@ from flowkit.errors import UsageError
 from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
-VERSION = "0007"
+VERSION = "0008"
 
 #: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
 VERSION_TABLE = "flowkit_version"
@@ -249,6 +249,10 @@ series = Table(
     Index("series_newest", "created", "id"),
 )
 
+UNSTARTED = text(
+    "state = 'pending' AND attempt = 0 AND deployment IS NOT NULL AND (place IS NULL OR scheduled_for IS NOT NULL)"
+)
+
 runs = Table(
     "runs",
     metadata,
@@ -354,6 +358,8 @@ runs = Table(
         postgresql_where=text("family IS NOT NULL"),
         sqlite_where=text("family IS NOT NULL"),
     ),
+    # That ought to have started: what stands in line for its turn is late only if its schedule says when it is due.
+    Index("runs_unstarted", "deployment", "created", postgresql_where=UNSTARTED, sqlite_where=UNSTARTED),
     Index("runs_parked", "id", postgresql_where=text("place < 0"), sqlite_where=text("place < 0")),
     Index(
         "runs_running",
@@ -458,7 +464,7 @@ secrets = Table(
     Column("value", String, nullable=False),
 )
 
-# Who is told when deployments fail and recover: ``secret`` names the address.
+# Who is told what of deployments: ``secret`` names the address.
 alerts = Table(
     "alerts",
     metadata,
@@ -467,6 +473,7 @@ alerts = Table(
     Column("secret", String, nullable=False),
     Column("on", String, nullable=False),
     Column("created", Instant, nullable=False),
+    Index("alerts_of_deployment", "deployment"),
 )
 
 # What was told, or is to be.
@@ -474,17 +481,22 @@ notices = Table(
     "notices",
     metadata,
     Column("alert", Name, ForeignKey("alerts.id", name="notices_alert", ondelete="CASCADE"), nullable=False),
-    Column("deployment", Name, nullable=False),
-    Column("run", Name, nullable=False),
+    Column("deployment", Name, nullable=False),  # of what is stuck, or moves again: the queue
+    Column("run", Name, nullable=False),  # the key of a firing that became none
     Column("kind", String, nullable=False),
-    Column("reason", String),  # the run's error
-    Column("of", Instant, nullable=False),  # when the run ended
+    Column("reason", String),
+    Column("of", Instant, nullable=False),  # when it happened
     Column("tries", Number, nullable=False),
     Column("due", Instant),  # null: sent, given up, or not to be sent
     Column("sent", Instant),
     Column("error", String),
+    Column("open", Boolean),  # it lasts; null: it is over, or is nothing that lasts
     PrimaryKeyConstraint("alert", "run", "kind", name="notices_pkey"),
     Index("notices_due", "due", postgresql_where=text("due IS NOT NULL"), sqlite_where=text("due IS NOT NULL")),
+    Index("notices_open", "alert", postgresql_where=text("open IS NOT NULL"), sqlite_where=text("open IS NOT NULL")),
+    Index("notices_last", "alert", "deployment", "kind", "of"),
+    Index("notices_newest", "of", "alert", "run", "kind"),
+    Index("notices_of_deployment", "deployment", "of", "alert", "run", "kind"),
 )
 
 # Who may come in by HTTP.

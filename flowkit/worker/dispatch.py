@@ -60,6 +60,8 @@ SKIPS_KEPT = timedelta(days=90)
 CHANGES_KEPT = timedelta(hours=6)
 #: How long it is known who did what by HTTP.
 ACTS_KEPT = timedelta(days=90)
+#: How long it is known who was told what.
+NOTICES_KEPT = timedelta(days=90)
 #: How long it is known of a day how a deployment's runs ended: a year, and what a calendar shows of the one before.
 DAYS_KEPT = timedelta(days=400)
 
@@ -423,6 +425,7 @@ class Dispatcher:
         self._store.forget_skips(before=self._clock.now() - SKIPS_KEPT)
         self._store.forget_changes(before=self._clock.now() - CHANGES_KEPT)
         self._store.forget_acts(before=self._clock.now() - ACTS_KEPT)
+        self._store.forget_notices(before=self._clock.now() - NOTICES_KEPT)
         self._store.forget_days(before=(self._clock.now() - DAYS_KEPT).date())
         for run in self._results.trim(self._store):
             log.info("forgot the kept results of run %s of %s: too many are kept of it", run.id[:8], run.label)

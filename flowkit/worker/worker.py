@@ -31,8 +31,6 @@ SEEN = 5.0
 STOPPING = 15.0
 #: Seconds between two looks for runs beyond their retention.
 PRUNE = 60.0
-#: Seconds between two looks for what people are to be told.
-ALERTS = 2.0
 
 
 def identity(queues: Sequence[str], concurrency: int, *, at: datetime) -> Worker:
@@ -67,7 +65,7 @@ def serve(
     pulse.start()
     threading.Thread(target=_fence, args=(dispatcher,), name="fence", daemon=True).start()
     if alerter is not None:
-        threading.Thread(target=_alert, args=(dispatcher, alerter), name="alerts", daemon=True).start()
+        threading.Thread(target=alerter.serve, args=(dispatcher.left,), name="alerts", daemon=True).start()
     consumer.run()
     dispatcher.hand_back()
     dispatcher.wait(STOPPING)
@@ -92,17 +90,6 @@ def _pulse(dispatcher: Dispatcher) -> None:
 def _fence(dispatcher: Dispatcher) -> None:
     while not dispatcher.left.wait(0.5):
         dispatcher.fence()
-
-
-def _alert(dispatcher: Dispatcher, alerter: Alerter) -> None:
-    """In a thread of its own: whoever is told may take their time."""
-    while not dispatcher.left.wait(ALERTS):
-        try:
-            alerter.look(now())
-        except Unavailable as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("alerts go on")
 
 
 class _Bell:

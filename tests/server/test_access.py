@@ -77,6 +77,8 @@ WHO = {
     "GET /api/v1/backfills/{id}": "viewer",
     "GET /api/v1/backfills/{id}/runs": "viewer",
     "POST /api/v1/backfills/{id}/cancel": "operator",
+    "GET /api/v1/alerts": "viewer",
+    "POST /api/v1/deployments/{name}/test-alerts": "operator",
     "GET /api/v1/queues": "viewer",
     "PUT /api/v1/queues/{name}": "operator",
     "GET /api/v1/workers": "viewer",

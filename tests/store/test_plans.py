@@ -13,8 +13,10 @@ import pytest
 import sqlalchemy as sa
 
 from flowkit.errors import NotFound
-from flowkit.model import Backfill, Ending, Plan, Policy, State
+from flowkit.model import LIVE, Backfill, Ending, Plan, Policy, State, Tells, watches
 from flowkit.store import Store
+from flowkit.store.alerts import After
+from flowkit.store.schema import alerts, notices
 from tests.store.given import T0, TEXT, at, claimed, copy, deployment, run, submitted
 
 #: So many runs are put in; whatever looks at all of them does more steps than that.
@@ -52,7 +54,29 @@ QUESTIONS: dict[str, Callable[[Store], object]] = {
         deployment="flights", error="x", limit=4, scanned=10
     ),
     "run by the beginning of its id": lambda store: missing(store, "abcd"),
+    "what began and ended": lambda store: store.moves(after=store.here()),
+    "what ended since": lambda store: store.ended_since(at(99)),
+    "what has not started": lambda store: store.unstarted(before=at(2)),
+    "what goes on": lambda store: store.going(before=at(2)),
+    "queues in use": lambda store: store.queues_in_use(),
+    "skipped": lambda store: store.skipped(since=at(2)),
+    "a later firing": lambda store: store.fired_after("flights", at(2)),
     "deploy": lambda store: store.deploy(deployment("full", policy=Policy(rate="1/second")), TEXT, now=T0),
+}
+
+
+#: Of what people were told, and are to be.
+TOLD: dict[str, Callable[[Store], object]] = {
+    "alerts of some": lambda store: store.alerts_for(["flights", "d7"]),
+    "are there any": lambda store: store.has_alerts(),
+    "told": lambda store: store.notices(limit=4),
+    "told, the next page": lambda store: store.notices(limit=4, before=After(at(9), "x", "x", "late")),
+    "told of a deployment": lambda store: store.notices(deployment="d7", limit=4),
+    "what lasts": lambda store: store.lasting(),
+    "the last": lambda store: store.last_notice("0", "d7", Tells.FAILURE, Tells.RECOVERY),
+    "what is due": lambda store: store.take_notices(now=at(10**6), lease=LIVE),
+    "where to": lambda store: store.due_addresses(now=at(10**6)),
+    "forget": lambda store: store.forget_notices(before=at(-1)),
 }
 
 
@@ -90,6 +114,32 @@ def test_questions_cost_as_much_whatever_the_number_of_runs_that_have_ended(used
     assert len(used.runs(states=[State.FAILED], limit=MANY)) >= MANY // 5
     after = {what: cost(used, ask) for what, ask in QUESTIONS.items()}
     assert {what: (before[what], now) for what, now in after.items() if now > before[what] + 0.9 * MANY} == {}
+
+
+def test_what_people_were_told_costs_as_much_however_much_that_is(used: Store) -> None:
+    for number, kind in enumerate(Tells):
+        alert = used.add_alert(None if number < 3 else "full", "ops", watches("failure,late"), now=T0)
+        used.notice_trouble(alert, kind, "full", run=f"r{number}", reason="x", now=at(number))
+        for notice in used.take_notices(now=at(99), lease=LIVE) if number else ():
+            used.notices_sent([notice], now=at(99))
+    assert len(used.notices()) == len(Tells)
+    before = {what: cost(used, ask) for what, ask in TOLD.items()}
+    with used.writing() as connection:
+        some = [
+            {"id": f"{number}", "deployment": f"d{number}", "secret": "ops", "on": "failure,late", "created": T0}
+            for number in range(MANY)
+        ]
+        connection.execute(sa.insert(alerts), some)
+        each = [
+            {"alert": f"{number % 9}", "deployment": f"d{number % 9}", "run": f"r{number}", "kind": "failure"}
+            | {"reason": "x", "of": at(number), "tries": 1, "due": None, "sent": at(number), "error": None}
+            for number in range(MANY)
+        ]
+        connection.execute(sa.insert(notices), each)
+    analyse(used)
+
+    after = {what: cost(used, ask) for what, ask in TOLD.items()}
+    assert {what: (before[what], now) for what, now in after.items() if now > before[what] + 0.3 * MANY} == {}
 
 
 def test_runs_of_a_full_deployment_cost_nothing_to_those_that_are_claimed_behind_them(used: Store) -> None:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from flowkit.artifacts import Artifacts
 from flowkit.server.actions import Actions
-from flowkit.server.api import access, backfills, deployments, events, hooks, runs, schedules, work
+from flowkit.server.api import access, alerts, backfills, deployments, events, hooks, runs, schedules, work
 from flowkit.server.api.parts import Parts
 from flowkit.server.feed import Feed
 from flowkit.server.problems import tell_problems
@@ -47,7 +47,7 @@ def make_api(
     )
     tell_problems(app)
     parts = Parts(store, artifacts, actions)
-    for noun in (deployments, schedules, runs, backfills, hooks, work, access):
+    for noun in (deployments, schedules, runs, backfills, alerts, hooks, work, access):
         app.include_router(noun.routes(parts), prefix=PREFIX)
     app.include_router(events.routes(parts, feed), prefix=PREFIX)
     _describe_tokens(app)

@@ -12,6 +12,7 @@ from flowkit.model import (
     Hook,
     Limit,
     NodeRun,
+    Notice,
     Queue,
     Reason,
     Role,
@@ -19,6 +20,7 @@ from flowkit.model import (
     Schedule,
     Skip,
     State,
+    Tells,
     Token,
     Worker,
 )
@@ -83,4 +85,15 @@ PARAMETER = {"name": "min_delay", "type": "int", "default": "30", "help": "minut
 FIRING = {"utc": "2013-07-02T10:00:00Z", "local": "2013-07-02T06:00:00-04:00"}
 TOKEN = Token(id="0a1b2c3d", name="ci", role=Role.OPERATOR, created=_AT, expires=_AT + timedelta(days=90)).to_json()
 HOOK = Hook(deployment="flight_delays", created=_AT).to_json()
+NOTICE = Notice(
+    alert="9f8e7d6c",
+    secret="ops",
+    subject="flight_delays",
+    run=_RUN.id,
+    kind=Tells.FAILURE,
+    reason="ValueError: no flights on that day",
+    of=_AT,
+    tries=1,
+    sent=_AT,
+).to_json()
 ACT = Act(id=7, at=_AT, who="ci", role="operator", what="POST /api/v1/runs", status=202, address="10.0.0.7").to_json()
