@@ -19,6 +19,8 @@ KERNEL_VARIABLES = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "XDG_*", "LANG", "LANGUAGE", "LC_*", "TZ"),
     *("PYTHON*", "VIRTUAL_ENV", "CONDA_*", "LD_LIBRARY_PATH", "DYLD_*", "R_HOME", "R_LIBS*", "JULIA_*", "JAVA_HOME"),
     *("JUPYTER_*", "IPYTHON*", "MPL*", "OMP_*", "OPENBLAS_*", "MKL_*", "NUMEXPR_*", "CUDA_VISIBLE_DEVICES"),
+    *("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SDK_DISABLED", "OTEL_PROPAGATORS", "OTEL_*_EXPORTER"),
+    *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_*_ENDPOINT", "OTEL_EXPORTER_OTLP_*PROTOCOL", "OTEL_TRACES_*"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
@@ -51,6 +53,9 @@ class Sentinels:
     master: str = field(repr=False)  #: its URL, but for its host, which only they know
     login: dict[str, str] = field(repr=False)  #: username and password of the sentinels, if they have any
 
+
+#: By which a program is told whose trace it is in, see W3C Trace Context.
+TRACEPARENT = "TRACEPARENT"
 
 #: In the run folder: named pipes, by which a kernel asks its worker for limits and secrets, and hears the answer.
 ASKS, ANSWERS = "limits.ask", "limits.answer"
@@ -151,12 +156,15 @@ def warm_modules(env: Mapping[str, str] | None = None) -> tuple[str, ...] | None
     return names
 
 
-def kernel_environment(run_folder: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a kernel may see of this process's environment, plus where it finds its run."""
+def kernel_environment(
+    run_folder: Path, env: Mapping[str, str] | None = None, *, traceparent: str | None = None
+) -> dict[str, str]:
+    """What a kernel may see of this process's environment, plus where it finds its run and whose trace that is in."""
     env = os.environ if env is None else env
     named = [name.strip() for name in env.get("FLOWKIT_KERNEL_ENV", "").split(",")]
 
     told = {RUN_FOLDER: str(run_folder), HTTP_ALLOW: env.get(HTTP_ALLOW, "")}
+    told |= {TRACEPARENT: traceparent} if traceparent else {}
     return {name: value for name, value in env.items() if _given(name, *named)} | told
 
 
@@ -165,6 +173,19 @@ def _given(name: str, *named: str) -> bool:
     """Whether a kernel gets the variable of that name, if those *named* are asked for by the worker's owner."""
     usual = _matches(name, KERNEL_VARIABLES) and not _matches(name, _SECRET)
     return (usual or _matches(name, named)) and not _matches(name, _NEVER)
+
+
+def traced(env: Mapping[str, str] | None = None) -> bool:
+    """Whether OpenTelemetry's variables say where traces go. All else of them its own SDK reads."""
+    env = os.environ if env is None else env
+    off = env.get("OTEL_SDK_DISABLED", "").lower() == "true" or env.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp"
+    where = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or env.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return bool(where) and not off
+
+
+def caller_traceparent(env: Mapping[str, str] | None = None) -> str | None:
+    """The span from which this program was started, if who did so has said."""
+    return (os.environ if env is None else env).get(TRACEPARENT)
 
 
 def environment_with(more: Mapping[str, str]) -> dict[str, str]:

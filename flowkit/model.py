@@ -270,6 +270,7 @@ class Run:
     name: str | None = None  #: given by who submitted it; None: it is called by its deployment or notebook
     family: str | None = None  #: digest of its child notebooks, see ``family``; None: it has none
     parent: str | None = None  #: id of the run a node of which it is; None: nobody waits for it
+    traceparent: str | None = None  #: the span it was submitted from, see ``trace``; None: none is known
     state: State = State.PENDING
     cause: Cause | None = None  #: of the last failed attempt; None again when a later one succeeds
     error: str | None = None
@@ -295,6 +296,7 @@ class Run:
         key: str | None = None,
         scheduled_for: datetime | None = None,
         name: str | None = None,
+        traceparent: str | None = None,
     ) -> Run:
         """A run of *deployment*, not yet stored. *parameters* are laid over the deployment's own.
 
@@ -318,6 +320,7 @@ class Run:
             scheduled_for=scheduled_for,
             zone=deployment.schedule.zone if deployment.schedule else "UTC",
             name=name,
+            traceparent=traceparent,
             last_attempt=1 + deployment.policy.retries,
         )
 
@@ -433,9 +436,10 @@ class CurrentRun:
     scheduled_for: datetime | None = None  #: aware, in the schedule's zone
     zone: str = "UTC"
     hosts: str | None = None  #: as its policy has it
+    span: str | None = None  #: of this attempt, as a ``traceparent``; None: its worker traces nothing
 
     @classmethod
-    def of(cls, run: Run) -> CurrentRun:
+    def of(cls, run: Run, *, span: str | None = None) -> CurrentRun:
         return cls(
             id=run.id,
             key=run.key,
@@ -445,12 +449,13 @@ class CurrentRun:
             scheduled_for=run.scheduled_for and _in_zone(run.scheduled_for, run.zone),
             zone=run.zone,
             hosts=run.policy.hosts,
+            span=span,
         )
 
     def to_json(self) -> str:
         names = ["id", "key", "attempt", "deployment", "notebook", "zone"]
-        if self.hosts is not None:  # which an older flowkit of the kernel's does not know
-            names.append("hosts")
+        # Which an older flowkit of the kernel's does not know.
+        names += [name for name in ("hosts", "span") if getattr(self, name) is not None]
         return json.dumps({name: getattr(self, name) for name in names} | {"scheduled_for": iso(self.scheduled_for)})
 
     @classmethod

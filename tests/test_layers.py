@@ -30,6 +30,7 @@ SHARED = (
     "journal",
     "redaction",
     "vault",
+    "trace",
 )
 
 #: room -> what of flowkit it may import. The longest prefix of a module's name decides its room.
@@ -75,6 +76,7 @@ MAY_IMPORT = {
     "worker.children": (*SHARED, "store"),
     "worker.alone": (*SHARED, "worker.kernel"),
     "worker.secrets": SHARED,
+    "worker.traces": SHARED,
     "worker.alerts": (*SHARED, "store", "history", "worker.watch"),
     "worker.watch": (*SHARED, "store"),
     "worker.dispatch": (
@@ -166,6 +168,8 @@ OWNERS = {
     "httpcore2": ("nodes.http",),
     "anywidget": ("flow.widget",),
     "keyring": ("vault",),
+    # The SDK in the worker; in the kernel the API, whose context an author's own spans are opened in.
+    "opentelemetry": ("worker.traces", "flow.spans"),
     "traitlets": ("flow.widget", "kernel"),
     "IPython": ("flow.widget", "kernel"),
     "rich": ("terminal",),
@@ -178,6 +182,7 @@ LATE = {
     "flow.formats": ("pyarrow", "polars", "numpy", "cloudpickle"),
     "flow.widget": ("anywidget", "traitlets", "IPython"),
     "vault": ("keyring",),
+    "flow.spans": ("opentelemetry",),
 }
 
 #: rooms that every kernel loads: the standard library only.

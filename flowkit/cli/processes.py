@@ -10,15 +10,18 @@ import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowkit import terminal
 from flowkit.cli.options import as_json, connect, connect_here, only_here, print_json
-from flowkit.config import Config
+from flowkit.config import Config, traced
 from flowkit.events import Usage
 from flowkit.model import Health, Run, now
+
+if TYPE_CHECKING:
+    from flowkit.worker.traces import Traces
 
 
 @click.command()
@@ -33,6 +36,7 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
     from flowkit.worker.limits import Limiter
 
     _log_to_stderr()
+    traces = _traces()
     with connect_here() as client:
         config = client.config
         dispatcher = Dispatcher(
@@ -44,12 +48,15 @@ def worker(queues: tuple[str, ...], concurrency: int) -> None:
             folder=config.home / "work",
             keep=config.keep,
             limiter=Limiter(client.store, client.broker.pool),
+            traces=traces,
         )
         log = logging.getLogger("flowkit.worker")
         log.info("worker on %s, %d at once; store %s", ", ".join(queues), concurrency, client.store.shown)
         kernel.prepare()
         alerter = Alerter(client.store, client.artifacts)
         process.serve(dispatcher, client.broker, concurrency=concurrency, grace=config.grace, alerter=alerter)
+        if traces is not None:
+            traces.close()
         log.info("worker stopped")
 
 
@@ -115,6 +122,19 @@ def doctor(as_json: bool) -> int:
 
 def _loads(runs: Iterable[tuple[Run, Usage | None]]) -> list[dict[str, Any]]:
     return [{"id": run.id, "cpu": used and used.last.cpu, "memory": used and used.last.memory} for run, used in runs]
+
+
+def _traces() -> Traces | None:
+    if not traced():
+        return None
+    try:
+        from flowkit.worker.traces import Traces
+    except ImportError:
+        logging.getLogger("flowkit.worker").warning(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but no run is traced: pip install 'flowkit[otel]', or unset it"
+        )
+        return None
+    return Traces()
 
 
 def _log_to_stderr() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit import terminal
+from flowkit import terminal, trace
 from flowkit.cli.options import (
     INTERRUPTED,
     TakesParameters,
@@ -49,7 +49,9 @@ def run(
     """Submit a run of NOTEBOOK or DEPLOYMENT now."""
     with connect() as client:
         parameters = read_parameters(client, target, pairs, parameters_file)
-        submitted = client.submit(target, parameters=parameters, key=key, policy=given(policy))
+        submitted = client.submit(
+            target, parameters=parameters, key=key, policy=given(policy), traceparent=trace.caller()
+        )
         return _submitted(client, submitted, wait=wait, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flowkit import trace
 from flowkit.client.alerts import Alerts
 from flowkit.client.deployments import Deployments
 from flowkit.client.limits import Limits
@@ -98,7 +99,7 @@ def submit(
     if current_run() is not None:  # it would find a store of its own, in the user's home
         raise UsageError(f"a run cannot submit {target}: kernels have no access to the store; do it from a shell")
     with connected() as client:
-        return client.submit(target, parameters=parameters, key=key, policy=policy)
+        return client.submit(target, parameters=parameters, key=key, policy=policy, traceparent=trace.caller())
 
 
 def view(run: str, *, attempt: int | None = None) -> Recorded:

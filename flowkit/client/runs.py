@@ -28,6 +28,7 @@ class Runs(Targets, Reading):
         key: str | None = None,
         name: str | None = None,
         policy: Mapping[str, Any] | None = None,
+        traceparent: str | None = None,
     ) -> Run:
         """Submit a run of a notebook (a path) or of a deployment (its name). It is stored when this returns.
 
@@ -38,18 +39,25 @@ class Runs(Targets, Reading):
             key: submitting the same key again gives the run it has made already.
             name: what it is called, if not as its deployment or notebook.
             policy: fields of ``Policy`` that differ from the deployment's.
+            traceparent: the span it is submitted from.
         """
         if shared := sorted({"hosts", "max_concurrent", "rate"} & (policy or {}).keys()):
             raise UsageError(f"{shared[0]} holds for all runs of a deployment; deploy it with that, or leave it out")
         deployment, text, family = self._target(target, parameters or {}, policy or {})
-        return self._submit(deployment, text, family, key=key, name=name)
+        return self._submit(deployment, text, family, key=key, name=name, traceparent=traceparent)
 
     def submit_deployment(
-        self, name: str, *, parameters: Mapping[str, Any], key: str | None, policy: Mapping[str, Any]
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, Any],
+        key: str | None,
+        policy: Mapping[str, Any],
+        traceparent: str | None = None,
     ) -> Run:
         """As ``submit``, of a name that is never read as a path."""
         deployment = self._deployed(self.store.deployment(name), parameters, policy)
-        return self._submit(deployment, None, None, key=key, name=None)
+        return self._submit(deployment, None, None, key=key, name=None, traceparent=traceparent)
 
     def submit_text(
         self,
@@ -60,17 +68,25 @@ class Runs(Targets, Reading):
         key: str | None,
         policy: Mapping[str, Any],
         commit: str | None = None,
+        traceparent: str | None = None,
     ) -> Run:
         """As ``submit``, of a notebook's text, that has *path* on another machine, in a folder at *commit* there."""
         notebook = notebooks.parse(text, name=Path(path).name)
         family = alone(notebook)
         deployment, text = self._prepare(notebook, path, parameters, Policy(**policy), family, commit=commit)
-        return self._submit(deployment, text, family, key=key, name=None)
+        return self._submit(deployment, text, family, key=key, name=None, traceparent=traceparent)
 
     def _submit(
-        self, deployment: Deployment, text: str | None, family: Family | None, *, key: str | None, name: str | None
+        self,
+        deployment: Deployment,
+        text: str | None,
+        family: Family | None,
+        *,
+        key: str | None,
+        name: str | None,
+        traceparent: str | None,
     ) -> Run:
-        run = Run.of(deployment, now=now(), key=key, name=name)
+        run = Run.of(deployment, now=now(), key=key, name=name, traceparent=traceparent)
         stored, new = self.store.submit(run, text, family)
         if new:
             self.ring(stored)

@@ -19,6 +19,7 @@ from flowkit.flow.node import Node
 from flowkit.flow.outcome import Outcome
 from flowkit.flow.ports import Fit
 from flowkit.flow.progress import Progress
+from flowkit.flow.spans import spans_of
 from flowkit.flow.view import View
 
 if TYPE_CHECKING:
@@ -288,7 +289,8 @@ class Flow:
         threads = threads or runner.threads_by_default()
         values = dict(outcome.parameters)
         children = children_of(self.name) if any(node.child for node in self._nodes.values()) else None
-        progress = Progress(outcome, values, log, keeping(outcome, values, afresh=afresh), gate, children)
+        kept = keeping(outcome, values, afresh=afresh)
+        progress = Progress(outcome, values, log, kept, gate, children, spans_of(outcome.flow, outcome.started))
         ended = self._view.follow(self.graph, outcome, progress.cancel) if self._view else lambda: None
         try:
             with heard() if outcome.lines is not None else nullcontext():

@@ -23,6 +23,7 @@ from flowkit.model import State, epoch
 if TYPE_CHECKING:
     from flowkit.flow.checkpoint import Found, Keeping
     from flowkit.flow.child import Children
+    from flowkit.flow.spans import Spans
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +66,7 @@ class Progress:
         keeping: Keeping | None = None,
         gate: Gate | None = None,
         children: Children | None = None,
+        spans: Spans | None = None,
     ) -> None:
         graph, due = outcome.graph, outcome.due
         self._outcome = outcome
@@ -85,6 +87,7 @@ class Progress:
         self.keeping = keeping  #: where results may be found instead of computed; None: nowhere
         self.lines = outcome.lines
         self._gate = gate
+        self.spans = spans  #: where the run is traced; None: it is not
         self.children = children  #: who knows what has become of nodes that are notebooks; None: they run here
         self.waiting: set[str] = set()  #: nodes that wait for such, and those that read them
         self.stopped = False

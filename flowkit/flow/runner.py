@@ -22,6 +22,7 @@ from flowkit.errors import FlowkitError, explain
 from flowkit.flow.child import ASKING, Children, Waits
 from flowkit.flow.current import CALLED, Call
 from flowkit.flow.progress import Progress, Step
+from flowkit.flow.spans import enter, leave
 
 if TYPE_CHECKING:
     # Not at run time: it brings logging, and whoever has an executor has it already.
@@ -135,6 +136,7 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
         return _run_elsewhere(progress, progress.children, step, arguments), None, step
     heard = (progress.lines, step) if progress.lines else None
     outer = CALLED.set(Call(step.name, heard, progress.cancelled.is_set))
+    entered = None if progress.spans is None else enter(progress.spans.of(step))
     try:
         if node.timeout is None:
             value = step.wired.call(**arguments)
@@ -145,6 +147,7 @@ def advance(progress: Progress, step: Step, *, here: bool = False) -> tuple[list
             raise
         return *_failed(progress, step, error), step
     finally:
+        leave(entered)
         CALLED.reset(outer)
     if keeping is not None:
         keeping.keep(step, value)
@@ -342,12 +345,14 @@ def _submit(
     progress: Progress, executor: Executor, step: Step, arguments: Mapping[str, Any], in_process: bool
 ) -> Future[Any]:
     node = step.wired.node
+    call = step.wired.call
+    span = None if progress.spans is None else progress.spans.of(step)
     try:
         if in_process:
             context = contextvars.copy_context()
             heard = (progress.lines, step) if progress.lines else None
-            return executor.submit(context.run, _call, step.name, step.wired.call, arguments, node.timeout, heard)
-        return executor.submit(_call_far_away, step.name, step.wired.call, arguments, node.timeout)
+            return executor.submit(context.run, _call, step.name, call, arguments, node.timeout, span, heard)
+        return executor.submit(_call_far_away, step.name, call, arguments, node.timeout, span)
     except Exception as error:  # a pool that broke: every node on it fails with the reason
         from concurrent.futures import Future
 
@@ -361,18 +366,23 @@ def _call(
     function: Callable[..., Any],
     arguments: Mapping[str, Any],
     timeout: float | None,
+    span: str | None,
     heard: tuple[Lines, Step] | None = None,
 ) -> Any:
     outer = CALLED.set(Call(name, heard))
+    entered = None if span is None else enter(span)
     try:
         return function(**arguments) if timeout is None else within(timeout, function, arguments)
     finally:
+        leave(entered)
         CALLED.reset(outer)
 
 
-def _call_far_away(name: str, function: Callable[..., Any], arguments: Mapping[str, Any], timeout: float | None) -> Any:
+def _call_far_away(
+    name: str, function: Callable[..., Any], arguments: Mapping[str, Any], timeout: float | None, span: str | None
+) -> Any:
     try:
-        return _call(name, function, arguments, timeout)
+        return _call(name, function, arguments, timeout, span)
     except Exception as error:
         import pickle
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from flowkit import notebooks
+from flowkit import notebooks, trace
 from flowkit.changes import Change, Comparison
 from flowkit.commit import commit_of
 from flowkit.config import Config
@@ -112,12 +112,13 @@ class Remote:
         parameters: Mapping[str, Any] | None = None,
         key: str | None = None,
         policy: Mapping[str, Any] | None = None,
+        traceparent: str | None = None,
     ) -> Run:
         """As ``Client.submit``. With no key of the caller's it has one of its own, so that it can be asked again."""
         body = {"parameters": dict(parameters or {}), "policy": dict(policy or {})}
         if shared := sorted({"hosts", "max_concurrent", "rate"} & body["policy"].keys()):
             raise UsageError(f"{shared[0]} holds for all runs of a deployment; deploy it with that, or leave it out")
-        headers = {"Idempotency-Key": key or new_id()}
+        headers = {"Idempotency-Key": key or new_id(), **trace.header(traceparent)}
         if notebooks.is_path(target):
             return to_run(self._web.ask("POST", "notebook-runs", _file(target) | body, again=True, headers=headers))
         deployed = {"deployment": self.store.named(str(target)).name}

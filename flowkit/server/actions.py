@@ -35,7 +35,13 @@ class Actions(Protocol):
     def upcoming(self, target: str, *, tz: str | None, count: int) -> tuple[Schedule, list[datetime]]: ...
 
     def submit_deployment(
-        self, name: str, *, parameters: Mapping[str, Any], key: str | None, policy: Mapping[str, Any]
+        self,
+        name: str,
+        *,
+        parameters: Mapping[str, Any],
+        key: str | None,
+        policy: Mapping[str, Any],
+        traceparent: str | None = None,
     ) -> Run: ...
 
     def submit_text(
@@ -47,6 +53,7 @@ class Actions(Protocol):
         key: str | None,
         policy: Mapping[str, Any],
         commit: str | None,
+        traceparent: str | None = None,
     ) -> Run: ...
 
     def retry(self, run: str, *, forget: str | None) -> Run: ...

@@ -37,7 +37,7 @@ from flowkit.errors import UsageError
 from flowkit.model import State
 
 #: The newest migration. ``Store.open`` brings a database to it.
-VERSION = "0008"
+VERSION = "0009"
 
 #: Not Alembic's own name: a database may be shared with a program that uses Alembic too.
 VERSION_TABLE = "flowkit_version"
@@ -292,6 +292,7 @@ runs = Table(
     Column("place", Number),
     Column("family", Name, ForeignKey("families.digest")),
     Column("parent", Name),  # not a foreign key: a parent is forgotten with its children, files first
+    Column("traceparent", String),
     UniqueConstraint("key", name="runs_key"),
     UniqueConstraint("deployment", "scheduled_for", name="runs_firing"),
     CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')", name="runs_state"),

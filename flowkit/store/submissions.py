@@ -136,6 +136,7 @@ _SUBMITTED = (
     "name",
     "family",
     "parent",
+    "traceparent",
 )
 
 

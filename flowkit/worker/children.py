@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from flowkit import trace
 from flowkit.errors import FlowkitError, NotFound, UsageError
 from flowkit.events import Event
 from flowkit.family import CHILDREN, DEPLOYMENT, Family
@@ -142,7 +143,8 @@ class Children:
             name=event.name,
         )
         self._texts[found.snapshot] = self._snapshot(found.snapshot)
-        run = replace(run, id=id, parent=self._run.id)
+        above = str(trace.of_run(self._run.id, self._run.traceparent))
+        run = replace(run, id=id, parent=self._run.id, traceparent=above)
         if run.deployment is not None:  # whose own firing it would be taken for
             return run
         return replace(run, scheduled_for=self._run.scheduled_for, zone=self._run.zone)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowkit.artifacts import Artifacts, journal_path, notebook_path
 from flowkit.errors import ScheduleError, StoreGone, Unavailable
@@ -32,6 +32,10 @@ from flowkit.worker.kernel import Order, Stop, run_notebook
 from flowkit.worker.limits import Desk, Limiter
 from flowkit.worker.results import Results
 from flowkit.worker.secrets import Keeper
+
+if TYPE_CHECKING:
+    # Handed in, if there is OpenTelemetry and somewhere to send to.
+    from flowkit.worker.traces import Trace, Traces
 
 log = logging.getLogger("flowkit.worker")
 
@@ -91,6 +95,7 @@ class Dispatcher:
         execute: Execute = run_notebook,
         clock: Clock = Clock(),
         limiter: Limiter | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """
         Args:
@@ -100,6 +105,7 @@ class Dispatcher:
             keep: bytes of nodes' results to keep of one deployment.
             execute: what runs an order to its ending.
             limiter: answers nodes that share limits; None: nobody answers what a kernel asks.
+            traces: is told what becomes of runs and nodes.
         """
         self.worker = worker
         self.stopping = threading.Event()  #: claim nothing more
@@ -121,6 +127,7 @@ class Dispatcher:
         self._run_order = execute
         self._clock = clock
         self._limiter = limiter
+        self._traces = traces
         store.enrol(worker)
 
     # -- firings ------------------------------------------------------------------------------------------------------
@@ -173,11 +180,16 @@ class Dispatcher:
         children = Children(
             run, self._store, self._snapshot, artifacts=self._artifacts.locate("").rstrip("/"), clock=self._clock.now
         )
-        attempt = self._mine[run.id, run.attempt] = _Attempt(run, self._store, children, self._ring, beaten=claimed)
+        trace = None if self._traces is None else self._traces.attempt(run)
+        attempt = _Attempt(run, self._store, children, self._ring, beaten=claimed, trace=trace)
+        self._mine[run.id, run.attempt] = attempt
         log.info("run %s of %s: attempt %d began", run.id[:8], run.label, run.attempt)
         try:
             self._await_turn(attempt)
-            self._settle(run, attempt, self._run_notebook(run, attempt))
+            ending = self._run_notebook(run, attempt)
+            after = self._settle(run, attempt, ending)
+            if attempt.trace is not None:
+                attempt.trace.ended(ending, after, at=self._clock.now())
         finally:
             with self._beginning:
                 del self._mine[run.id, run.attempt]
@@ -223,10 +235,12 @@ class Dispatcher:
             if snapshot is None:
                 return Ending(State.CANCELLED, None, attempt.stop.reason)
             redaction = Redaction()
+            span = None if attempt.trace is None else str(attempt.trace.span)
             order = Order(
                 notebook=snapshot,
                 parameters=run.parameters,
-                current=CurrentRun.of(run),
+                current=CurrentRun.of(run, span=span),
+                traceparent=span or run.traceparent,
                 kernel=run.policy.kernel,
                 timeout=run.policy.timeout,
                 cell_timeout=run.policy.cell_timeout,
@@ -292,11 +306,12 @@ class Dispatcher:
 
         return Desk(folder, answer)
 
-    def _settle(self, run: Run, attempt: _Attempt, ending: Ending) -> None:
-        """Tell the store how the attempt ended, for as long as anybody could still want to know."""
+    def _settle(self, run: Run, attempt: _Attempt, ending: Ending) -> Run | None:
+        """Tell the store how the attempt ended, for as long as anybody could still want to know. None: it did not take
+        that."""
         if attempt.fenced and ending.state is State.CANCELLED:
             log.warning("run %s of %s: stopped, its beats did not reach the store", run.id[:8], run.label)
-            return  # as if this worker had died: whoever sees the beat stand still hands the run on
+            return None  # as if this worker had died: whoever sees the beat stand still hands the run on
         until = self._clock.monotonic() + PERSIST
         while not attempt.lost:
             try:
@@ -308,7 +323,7 @@ class Dispatcher:
                     if after is not None:
                         how = "handed back" if after.state is State.PENDING else after.state
                         log.info("run %s of %s: %s", run.id[:8], run.label, how)
-                    return
+                    return after
                 output, digest = attempt.output or (None, None)
                 after = self._store.finish(
                     run.id,
@@ -326,16 +341,17 @@ class Dispatcher:
                     log.info("run %s of %s: %s", run.id[:8], run.label, _how(after, ending))
                     if after.state is State.PENDING and after.available is None and not after.waits:
                         self._ring(after)
-                return
+                return after
             except StoreGone as error:
                 self.abandon(error)
-                return
+                return None
             except Unavailable as error:
                 if self._clock.monotonic() > until:
                     log.error("run %s of %s: its ending was not recorded: %s", run.id[:8], run.label, error)
-                    return
+                    return None
                 self._clock.sleep(1.0)
         log.info("run %s of %s: stopped, it was taken from this worker", run.id[:8], run.label)
+        return None
 
     # -- leases -------------------------------------------------------------------------------------------------------
 
@@ -403,6 +419,9 @@ class Dispatcher:
         if saved is not None:
             self._artifacts.write(path, mark_crashed(saved.decode(), "the worker died while it ran this").encode())
             self._artifacts.remove_files(*_split(journal_path(run, beat.attempt)))
+        if self._traces is not None and (trace := self._traces.attempt(rescued)) is not None:
+            _, events = self._store.events(run, attempt=beat.attempt, output=False)
+            trace.lost(events, rescued, at=self._clock.now())
 
     # -- coming and going ---------------------------------------------------------------------------------------------
 
@@ -475,9 +494,12 @@ class Dispatcher:
 class _Attempt:
     """A run this worker has claimed: its stop handle, and the events the store does not have yet."""
 
-    def __init__(self, run: Run, store: Store, children: Children, ring: Ring, *, beaten: float) -> None:
+    def __init__(
+        self, run: Run, store: Store, children: Children, ring: Ring, *, beaten: float, trace: Trace | None = None
+    ) -> None:
         self.run = run
         self.children = children
+        self.trace = trace
         self.suspect = run.crashes >= MAX_CRASHES - 1  #: it may be what its worker died of each time
         self.beaten = beaten  #: monotonic; when the last sign of life that the store took was sent
         self.fenced = False
@@ -494,7 +516,7 @@ class _Attempt:
 
     def record(self, events: Sequence[Event]) -> None:
         """Keep the events; those a silent store did not take go with the next ones."""
-        self.unsaved.extend(self.children.heard(events))
+        self._hear(events)
         try:
             self.flush()
             self.ask()
@@ -503,7 +525,12 @@ class _Attempt:
 
     def keep(self, events: Sequence[Event]) -> None:
         """The last ones, which go with the ending: one transaction less."""
+        self._hear(events)
+
+    def _hear(self, events: Sequence[Event]) -> None:
         self.unsaved.extend(self.children.heard(events))
+        if self.trace is not None:
+            self.trace.heard(events)
 
     def flush(self) -> None:
         if self.unsaved or self.output:

@@ -54,6 +54,7 @@ class Order:
     cell_timeout: float | None = None  #: seconds for each cell
     memory: int | None = None  #: bytes that its processes may hold together
     folder: Path  #: the run folder: ``run.json`` is written there, the kernel's events are read from there
+    traceparent: str | None = None  #: for what the notebook starts or asks
     redaction: Redaction = field(default_factory=Redaction)  #: what nothing that is told or saved may hold
 
 
@@ -181,7 +182,7 @@ class _Execution:
         executed.set_kernel(name, display_name=spec.display_name, language=spec.language)
         executed.inject(order.parameters, scheduled_for=order.current.scheduled_for)
         (order.folder / "run.json").write_text(order.current.to_json())
-        environment = kernel_environment(order.folder.absolute())
+        environment = kernel_environment(order.folder.absolute(), traceparent=order.traceparent)
         place: _Place = {"cwd": order.cwd, "env": environment, "log": order.folder / "kernel.log"}
         forked, start = ZYGOTES.take(spec, **place)
         self._kernel = forked or KernelProcess(spec, **place)

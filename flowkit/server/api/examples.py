@@ -55,7 +55,14 @@ _RUN = Run(
     output="/srv/flowkit/artifacts/runs/1a2b3c4d-0000-4000-8000-000000000000/1/notebook.ipynb",
     digest="9b74…",
 )
-RUN = _RUN.to_json() | {"key": _RUN.key, "worker": "lab-3:4711", "last_attempt": 1, "available": None, "policy": {}}
+RUN = _RUN.to_json() | {
+    "key": _RUN.key,
+    "worker": "lab-3:4711",
+    "last_attempt": 1,
+    "trace": "0af7651916cd43dd8448eb211c80319c",
+    "available": None,
+    "policy": {},
+}
 _CHANGE = Change("parameter", "min_delay", before="15", after="30")
 COMPARISON = Comparison(before=_RUN, after=_RUN, changes=(_CHANGE,), same=("packages",), unknown=("host",)).to_json()
 NODE = NodeRun("late", "flight delays", State.SUCCEEDED, _AT, _AT + timedelta(seconds=2)).to_json()

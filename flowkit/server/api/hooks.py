@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from flowkit import trace
 from flowkit.errors import UsageError
 from flowkit.model import Role, Run, epoch, now
 from flowkit.server.api import examples
@@ -38,7 +39,14 @@ _DESCRIBED: dict[str, Any] = {
             "schema": {"type": "string"},
             "example": "t=1372672800,v1=5f1d0c",
             "description": "`t=SECONDS,v1=HEX`: HMAC-SHA256 by the hook's secret of `SECONDS.BODY`.",
-        }
+        },
+        {
+            "name": "traceparent",
+            "in": "header",
+            "schema": {"type": "string"},
+            "example": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "description": "Of W3C Trace Context: the span it is submitted from.",
+        },
     ],
     "requestBody": {"content": {"application/json": {"schema": {"type": "object"}, "example": {"day": "2013-07-01"}}}},
 }
@@ -63,7 +71,8 @@ def routes(parts: Parts) -> APIRouter:
             return problem(401, f"no hook of that name, or {HEADER} is not t=SECONDS,v1=HMAC of now and this body")
         # From here on it is on record who did it.
         request.state.identity = Identity(f"hook {name}"[:100], Role.OPERATOR)
-        run = await run_in_threadpool(_submitted, name, signature, body)
+        caller = trace.checked(request.headers.get("traceparent"))
+        run = await run_in_threadpool(_submitted, name, signature, body, caller)
         return Answer({"run": run.id, "state": run.state.value}, 202)
 
     def _signed(name: str, signature: str, body: bytes) -> bool:
@@ -74,10 +83,10 @@ def routes(parts: Parts) -> APIRouter:
         expected = hmac.new(secret.encode(), found[1].encode() + b"." + body, "sha256").hexdigest()
         return hmac.compare_digest(expected, found[2])
 
-    def _submitted(name: str, signature: str, body: bytes) -> Run:
+    def _submitted(name: str, signature: str, body: bytes, caller: str | None) -> Run:
         # The signature is of this body at this time: who sends it again is given the run that it has made.
         key = f"hook {name} {signature}"
-        return actions.submit_deployment(name, parameters=_values(body), key=key, policy={})
+        return actions.submit_deployment(name, parameters=_values(body), key=key, policy={}, traceparent=caller)
 
     @router.get("/hooks", responses=told(examples.HOOK, paged=True))
     def list_hooks(limit: Limit = 100, cursor: Cursor = None) -> Response:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Query
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response, StreamingResponse
 
-from flowkit import book
+from flowkit import book, trace
 from flowkit.errors import NotFound
 from flowkit.events import Event, fold, kernel, usage, with_children
 from flowkit.history import changed
@@ -25,6 +25,14 @@ from flowkit.store.runs import Place
 Id = Annotated[str, Path(max_length=100, description="Of a run: its id, or the beginning of it.")]
 Attempt = Annotated[int | None, Query(ge=1, lt=2**31, description="The newest, if none is given.")]
 Key = Annotated[str | None, Header(max_length=200, description="The same key again gives the same run.")]
+Caller = Annotated[
+    str | None,
+    Header(
+        max_length=500,
+        description="Of W3C Trace Context: the span it is submitted from.",
+        examples=["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+    ),
+]
 StateName = Annotated[str, Field(pattern="^(pending|running|succeeded|failed|cancelled)$")]
 
 #: Characters of output in one answer of events, about.
@@ -81,7 +89,7 @@ def routes(parts: Parts) -> APIRouter:
         return page([whole(one) for one in some], [some[-1].created.timestamp(), some[-1].id] if more else None)
 
     @router.post("/runs", status_code=202, responses=told(examples.RUN, status=202))
-    def submit_run(body: RunBody, idempotency_key: Key = None) -> Response:
+    def submit_run(body: RunBody, idempotency_key: Key = None, traceparent: Caller = None) -> Response:
         """Run a deployment. It is stored when this is answered."""
         return _accepted(
             actions.submit_deployment(
@@ -89,11 +97,12 @@ def routes(parts: Parts) -> APIRouter:
                 parameters=body.parameters,
                 key=idempotency_key or None,
                 policy=body.policy.model_dump(exclude_unset=True),
+                traceparent=trace.checked(traceparent),
             )
         )
 
     @router.post("/notebook-runs", status_code=202, responses=told(examples.RUN, status=202))
-    def submit_notebook(body: NotebookRunBody, idempotency_key: Key = None) -> Response:
+    def submit_notebook(body: NotebookRunBody, idempotency_key: Key = None, traceparent: Caller = None) -> Response:
         """Run a notebook that is not deployed."""
         return _accepted(
             actions.submit_text(
@@ -103,6 +112,7 @@ def routes(parts: Parts) -> APIRouter:
                 parameters=body.parameters,
                 key=idempotency_key or None,
                 policy=body.policy.model_dump(exclude_unset=True),
+                traceparent=trace.checked(traceparent),
             )
         )
 
@@ -221,6 +231,7 @@ def whole(run: Run) -> dict[str, Any]:
         "key": run.key,
         "worker": run.worker,
         "last_attempt": run.last_attempt,
+        "trace": trace.of_run(run.id, run.traceparent).trace,
         "available": iso(run.available),
         "policy": {name: getattr(run.policy, name) for name in Policy.__slots__},
     }
