@@ -116,6 +116,7 @@ def test_it_deploys_runs_follows_and_looks_as_whoever_has_the_store(laptop: Lapt
         assert failed.returncode == 1
         assert "too many" in failed.stderr
         again = laptop.json("runs", "--state", "failed")[0]
+        assert [run["id"] for run in laptop.json("runs", "--error", again["error"][:20])] == [again["id"]]
         assert laptop.do("retry", again["id"], "--from", "total", "--wait").returncode == 1
         assert laptop.tell("logs", "-f", again["id"]) == ""  # what a node has kept is not computed again
         assert (

@@ -22,6 +22,7 @@ from flowkit.cli.options import (
     read_parameters,
     warn_without_worker,
 )
+from flowkit.errors import UsageError
 from flowkit.events import fold, kernel, usage, with_children
 from flowkit.model import EXIT_CODES, Run, State, now
 
@@ -118,14 +119,28 @@ def cancel(run: str, as_json: bool) -> None:
         return click.echo(f"run {cancelled.id} is {how}")
 
 
-@click.command()
+@click.command(cls=TakesParameters)
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
 @click.option("--deployment", help="Only those of one deployment.")
 @click.option("--notebook", type=click.Path(path_type=Path), help="Only those of one notebook, by its path.")
 @click.option("--state", type=click.Choice([s.value for s in State if s is not State.SKIPPED]), help="Only these.")
+@click.option(
+    "-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Only those that were given it."
+)
+@click.option("--error", help="Only those that have this in their error, in small letters or capitals.")
 @as_json
-def runs(limit: int, deployment: str | None, notebook: Path | None, state: str | None, as_json: bool) -> None:
+def runs(
+    limit: int,
+    deployment: str | None,
+    notebook: Path | None,
+    state: str | None,
+    pairs: tuple[tuple[str, str], ...],
+    error: str | None,
+    as_json: bool,
+) -> None:
     """List the runs, newest first."""
+    if notebook is not None and (pairs or error):
+        raise UsageError("--notebook goes with neither --parameter nor --error; name its --deployment")
     with connect() as client:
         if deployment is not None:
             client.store.deployment(deployment)  # a typo is told, not answered with an empty list
@@ -133,13 +148,17 @@ def runs(limit: int, deployment: str | None, notebook: Path | None, state: str |
         if notebook is not None:
             place = str(notebook.absolute())
             found, _ = client.store.page(offset=0, limit=limit, deployment=deployment, notebook=place, states=states)
+        elif pairs or error:
+            found = client.search(limit=limit, deployment=deployment, states=states, parameters=pairs, error=error)
         else:
             found = client.store.runs(limit=limit, deployment=deployment, states=states)
         if as_json:
             return print_json([_whole(client, one) for one in found])
     if not found:
         return click.echo(
-            "no runs yet; submit one: flowkit run NOTEBOOK.ipynb" if not (deployment or notebook or state) else "none"
+            "no runs yet; submit one: flowkit run NOTEBOOK.ipynb"
+            if not (deployment or notebook or state or pairs or error)
+            else "none"
         )
     return terminal.console().print(terminal.runs_table(found))
 

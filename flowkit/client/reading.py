@@ -29,6 +29,33 @@ class Reading(Connection):
         """What happened in the newest attempt, without what it printed."""
         return self.store.events(run.id, attempt=run.attempt, output=False)[1]
 
+    def search(
+        self,
+        *,
+        limit: int,
+        deployment: str | None = None,
+        states: Sequence[State] = (),
+        parameters: Sequence[tuple[str, str]] = (),
+        error: str | None = None,
+    ) -> list[Run]:
+        """The newest runs that have these parameters, and this text in their error, however far back they lie."""
+        found: list[Run] = []
+        place = None
+        while len(found) < limit:
+            some = self.store.search(
+                limit=limit - len(found),
+                before=place,
+                deployment=deployment,
+                states=states,
+                parameters=parameters,
+                error=error,
+            )
+            found += some.runs
+            place = some.scanned
+            if place is None:
+                break
+        return found
+
     def busy(self) -> dict[str, list[tuple[Run, Usage | None]]]:
         """The runs under way by their worker, each with what it uses."""
         found: dict[str, list[tuple[Run, Usage | None]]] = {}

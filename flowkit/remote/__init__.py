@@ -167,6 +167,17 @@ class Remote:
     def recorded(self, run: Run) -> list[Event]:
         return self.store.events(run.id, attempt=run.attempt, output=False)[1]
 
+    def search(
+        self,
+        *,
+        limit: int,
+        deployment: str | None = None,
+        states: Sequence[State] = (),
+        parameters: Sequence[tuple[str, str]] = (),
+        error: str | None = None,
+    ) -> list[Run]:
+        return self.store.search(limit=limit, deployment=deployment, states=states, parameters=parameters, error=error)
+
     def busy(self) -> dict[str, list[tuple[Run, Usage | None]]]:
         found: dict[str, list[tuple[Run, Usage | None]]] = {}
         for run in self.store.runs(states=[State.RUNNING], limit=1_000):

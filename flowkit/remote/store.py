@@ -39,6 +39,18 @@ class RemoteStore:
         found = self._runs(offset + limit, deployment=deployment, state=list(states), notebook=notebook)[offset:]
         return found, len(found)
 
+    def search(
+        self,
+        *,
+        limit: int,
+        deployment: str | None,
+        states: Sequence[State],
+        parameters: Sequence[tuple[str, str]],
+        error: str | None,
+    ) -> list[Run]:
+        pairs = [f"{name}={value}" for name, value in parameters]
+        return self._runs(limit, deployment=deployment, state=list(states), parameter=pairs, error=error)
+
     def _runs(self, limit: int, **params: Any) -> list[Run]:
         return [to_run(one) for one in self._web.all("runs", limit=limit, **params)]
 

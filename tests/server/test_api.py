@@ -87,6 +87,22 @@ def test_runs_are_filtered(api: Web) -> None:
     assert [run["id"] for run in found] == [newest[1].id, newest[2].id]
 
 
+def test_runs_are_searched_by_their_parameters_and_their_error(api: Web) -> None:
+    every = api.client.store.runs(limit=500)
+    failed = next(run for run in every if run.error)
+    name, value = next((name, value) for run in every for name, value in run.parameters.items() if value)
+    expected = [run.id for run in every if run.parameters.get(name) == value]
+
+    pair = f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+    assert [run["id"] for run in api.all("/runs", parameter=[pair], limit=1)] == expected
+    part = str(failed.error)[:40].upper()
+    assert [run["id"] for run in api.all("/runs", error=part, limit=2)] == [
+        run.id for run in every if part in str(run.error).upper()
+    ]
+    assert "NAME=VALUE" in api.ask("GET", "/runs", 422, params={"parameter": "day"})["detail"]
+    assert "deployment" in api.ask("GET", "/runs", 422, params={"error": "x", "notebook": "/n.ipynb"})["detail"]
+
+
 @pytest.mark.parametrize("path", ["/runs", "/deployments", "/acts", "/deployments/invoices/versions"])
 def test_a_cursor_of_something_else_is_refused(api: Web, path: str) -> None:
     submit(api.client.store, deploy(api.client.store, "one more"))

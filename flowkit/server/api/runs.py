@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from pydantic import AwareDatetime, Field
 from starlette.responses import Response, StreamingResponse
 
 from flowkit import book, trace
-from flowkit.errors import NotFound
+from flowkit.errors import NotFound, UsageError
 from flowkit.events import Event, fold, kernel, usage, with_children
 from flowkit.history import changed
 from flowkit.model import Policy, Run, State, iso, now
@@ -69,11 +70,36 @@ def routes(parts: Parts) -> APIRouter:
         notebook: Annotated[str | None, Query(max_length=4096, description="Path it was submitted from.")] = None,
         since: Annotated[AwareDatetime | None, Query(description="Submitted then or later.")] = None,
         until: Annotated[AwareDatetime | None, Query(description="Submitted before.")] = None,
+        parameter: Annotated[
+            list[str] | None,
+            Query(
+                max_length=10, description="All of these values, each as `NAME=VALUE`.", examples=[["day=2013-07-01"]]
+            ),
+        ] = None,
+        error: Annotated[
+            str | None, Query(min_length=1, max_length=500, description="A part of it.", examples=["Timeout"])
+        ] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        """Newest first."""
+        """Newest first. With `parameter` or `error` a page looks at so many runs at most: it may be short, or empty,
+        while `next` goes on."""
         before = None if cursor is None else _place(cursor)
+        if parameter or error is not None:
+            if notebook is not None:
+                raise UsageError("notebook goes with neither parameter nor error; leave it out, or name the deployment")
+            searched = store.search(
+                limit=limit + 1,
+                before=before,
+                deployment=deployment,
+                states=[State(one) for one in state or ()],
+                queue=queue,
+                since=since,
+                until=until,
+                parameters=[_pair(one) for one in parameter or ()],
+                error=error,
+            )
+            return _page(searched.runs, limit, searched.scanned)
         found = store.runs(
             limit=limit + 1,
             before=before,
@@ -84,9 +110,7 @@ def routes(parts: Parts) -> APIRouter:
             since=since,
             until=until,
         )
-        some = found[:limit]
-        more = len(found) > limit
-        return page([whole(one) for one in some], [some[-1].created.timestamp(), some[-1].id] if more else None)
+        return _page(found, limit)
 
     @router.post("/runs", status_code=202, responses=told(examples.RUN, status=202))
     def submit_run(body: RunBody, idempotency_key: Key = None, traceparent: Caller = None) -> Response:
@@ -218,6 +242,20 @@ def routes(parts: Parts) -> APIRouter:
 
 def _accepted(run: Run) -> Response:
     return Answer(whole(run), 202, headers={"Location": f"/api/v1/runs/{run.id}"})
+
+
+def _page(found: Sequence[Run], limit: int, scanned: Place | None = None) -> Answer:
+    """*found*: one more than the page holds, if there are more; *scanned*: else the next one begins there."""
+    some = found[:limit]
+    last = some[-1] if len(found) > limit else scanned
+    return page([whole(one) for one in some], None if last is None else [last.created.timestamp(), last.id])
+
+
+def _pair(given: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not (name and equals):
+        raise UsageError(f"parameter {given!r} is no NAME=VALUE")
+    return name, value
 
 
 def _place(cursor: str) -> Place:
