@@ -70,7 +70,7 @@ def test_a_wrong_limit_is_refused(client: Client, tmp_path: Path, policy: dict[s
 
 
 def test_a_limit_of_all_runs_is_not_given_to_one(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="max_concurrent limits all runs of a deployment; deploy it with that"):
+    with pytest.raises(UsageError, match="max_concurrent holds for all runs of a deployment; deploy it with that"):
         client.submit(write(tmp_path / "load.ipynb", "1"), policy={"max_concurrent": 1})
 
 

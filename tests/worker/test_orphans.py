@@ -155,7 +155,10 @@ def resist(folder: Path, behaviour: str, *, timeout: float | None = None, stop: 
     execution = Execution(folder, stop=stop or Stop())
     kernel = "slow" if behaviour == "starting" else None
     ending = execution.run(READY + dedent(BEHAVIOURS[behaviour]), kernel=kernel, timeout=timeout)
-    return Ended(execution, ending, execution.seconds, left_of(folder))
+    limit = time.monotonic() + 0.5
+    while (left := left_of(folder)) and time.monotonic() < limit:
+        time.sleep(0.05)  # the keeper has said that it alone is left, and goes too
+    return Ended(execution, ending, execution.seconds, left)
 
 
 def left_of(folder: Path) -> list[str]:
