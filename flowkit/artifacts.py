@@ -65,7 +65,7 @@ class Artifacts:
         assert self._local is not None
         place = self._local / path
         try:
-            with place.open("wb" if new else "ab", buffering=0) as file:
+            with place.open("wb" if new else "ab") as file:  # buffered: all of it, or an error, if the disk fills up
                 file.write(data)
         except OSError as error:
             raise Unavailable(f"cannot write the artifact {place}: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -260,8 +260,9 @@ class Dispatcher:
                     on_growth=grow if self._artifacts.appends else None,
                     stop=attempt.stop,
                 )
-            if attempt.journal:  # all that it says is in what was saved last
-                self._artifacts.remove_files(*_split(journal))
+            if attempt.journal:  # all that it says is in what was saved last, so it does no harm where it stays
+                with suppress(Unavailable):
+                    self._artifacts.remove_files(*_split(journal))
             if ending.state is not State.CANCELLED and attempt.children.refused is not None:
                 return Ending(State.FAILED, Cause.NOTEBOOK, attempt.children.refused)
             if ending.state is State.PENDING and not attempt.children.waiting:

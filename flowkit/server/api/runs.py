@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import AwareDatetime, Field
@@ -58,6 +58,18 @@ class RetryBody(Body):
     node: str | None = Field(None, max_length=500, description="Compute it again, and what depends on it.")
 
 
+class _Common(TypedDict):
+    """What runs are listed and searched by."""
+
+    limit: int
+    before: Place | None
+    deployment: str | None
+    states: list[State]
+    queue: str | None
+    since: datetime | None
+    until: datetime | None
+
+
 def routes(parts: Parts) -> APIRouter:
     router = APIRouter(tags=["runs"], default_response_class=Answer)
     store, artifacts, actions = parts.store, parts.artifacts, parts.actions
@@ -84,33 +96,21 @@ def routes(parts: Parts) -> APIRouter:
     ) -> Response:
         """Newest first. With `parameter` or `error` a page looks at so many runs at most: it may be short, or empty,
         while `next` goes on."""
-        before = None if cursor is None else _place(cursor)
-        if parameter or error is not None:
-            if notebook is not None:
-                raise UsageError("notebook goes with neither parameter nor error; leave it out, or name the deployment")
-            searched = store.search(
-                limit=limit + 1,
-                before=before,
-                deployment=deployment,
-                states=[State(one) for one in state or ()],
-                queue=queue,
-                since=since,
-                until=until,
-                parameters=[_pair(one) for one in parameter or ()],
-                error=error,
-            )
-            return _page(searched.runs, limit, searched.scanned)
-        found = store.runs(
-            limit=limit + 1,
-            before=before,
-            deployment=deployment,
-            states=[State(one) for one in state or ()],
-            queue=queue,
-            notebook=notebook,
-            since=since,
-            until=until,
-        )
-        return _page(found, limit)
+        common: _Common = {
+            "limit": limit + 1,
+            "before": None if cursor is None else _place(cursor),
+            "deployment": deployment,
+            "states": [State(one) for one in state or ()],
+            "queue": queue,
+            "since": since,
+            "until": until,
+        }
+        if not parameter and error is None:
+            return _page(store.runs(**common, notebook=notebook), limit)
+        if notebook is not None:
+            raise UsageError("notebook goes with neither parameter nor error; leave it out, or name the deployment")
+        found = store.search(**common, parameters=[_pair(one) for one in parameter or ()], error=error)
+        return _page(found.runs, limit, found.scanned)
 
     @router.post("/runs", status_code=202, responses=told(examples.RUN, status=202))
     def submit_run(body: RunBody, idempotency_key: Key = None, traceparent: Caller = None) -> Response:
